@@ -1,0 +1,361 @@
+/*
+ * The view of a comm: freeze, report, install. The rules are in docs/protocol.md sections 2 to 4.
+ */
+#include "comm/comm.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/assert.h"
+
+/* ---- report ---- */
+
+static void descriptor_print(const struct collect_op *op, char *text_out, size_t capacity)
+{
+	if (op->count == 0)
+		snprintf(text_out, capacity, "barrier");
+	else
+		snprintf(text_out, capacity, "all_reduce %s[%zu] %s", col_dtype_name(op->dtype), op->count,
+		         col_reduce_op_name(op->reduce_op));
+}
+
+static void report_fill(struct collect_comm *comm, struct collect_report *report)
+{
+	const struct collect_op *op = comm->ops_head;
+	memset(report, 0, sizeof(*report));
+	report->epoch = comm->epoch;
+	report->consumed_op = comm->consumed_op;
+	report->consumed_attempt = comm->consumed_attempt;
+	report->consumed_status = comm->consumed_status;
+	report->is_retained = comm->consumed_op != 0 && comm->retained_op == comm->consumed_op;
+	if (op != NULL) {
+		report->inflight_op = op->number;
+		report->inflight_attempt = comm->epoch;
+		report->inflight_digest = op->digest;
+		report->inflight_is_aborted = op->is_given_up;
+		descriptor_print(op, report->inflight_descriptor, sizeof(report->inflight_descriptor));
+	}
+	for (uint32_t rank = 0; rank < comm->member_count; rank++) {
+		const struct col_link *link = comm->by_rank[rank];
+		if (link == NULL || link->state != COL_LINK_LOST)
+			continue;
+		report->lost_peers[report->lost_count] = comm->members[rank];
+		report->lost_kinds[report->lost_count] = (uint8_t)link->loss;
+		report->lost_count++;
+	}
+}
+
+int collect_comm_freeze(collect_comm *comm, struct collect_report *report_out)
+{
+	col_engine_enter(comm->engine);
+	if (!comm->is_frozen) {
+		comm->is_frozen = true;
+		col__op_stop(comm);
+	}
+	report_fill(comm, report_out);
+	col_engine_leave(comm->engine);
+	return COLLECT_OK;
+}
+
+/* ---- install ---- */
+
+/* What an install allocates, before it changes anything. */
+struct next_view {
+	uint64_t *members;
+	struct col_link **by_rank;
+	struct collect_plan *plan;
+	struct col_exec exec;
+};
+
+static void next_view_free(struct next_view *next)
+{
+	col_exec_fini(&next->exec);
+	col_plan_destroy(&next->plan);
+	col_free(next->members);
+	col_free(next->by_rank);
+}
+
+static int next_view_prepare(struct collect_comm *comm, const struct collect_install *install,
+                             struct next_view *next)
+{
+	uint32_t count = install->member_count;
+	memset(next, 0, sizeof(*next));
+	int status = COLLECT_E_MEMORY;
+	next->members = col_alloc_zeroed(count, sizeof(*next->members));
+	next->by_rank = col_alloc_zeroed(count, sizeof(struct col_link *));
+	if (next->members == NULL || next->by_rank == NULL)
+		goto fail;
+	for (uint32_t rank = 0; rank < count; rank++) {
+		next->members[rank] = install->members[rank].incarnation;
+		if (rank == install->self_rank)
+			continue;
+		next->by_rank[rank] = col__mesh_link(comm, next->members[rank]);
+		if (next->by_rank[rank] == NULL)
+			goto fail;
+	}
+	status = col_plan_build(install->algorithm, count, install->self_rank, &next->plan);
+	if (status < 0)
+		goto fail;
+	status = col_exec_init(&next->exec, next->plan, comm->engine->options.chunk_bytes,
+	                       &comm->engine->buffers, &col__op_exec_events, comm);
+	if (status == COLLECT_OK)
+		return COLLECT_OK;
+fail:
+	next_view_free(next);
+	return status;
+}
+
+static bool is_named(const uint64_t *names, uint32_t count, uint64_t name)
+{
+	for (uint32_t i = 0; i < count; i++)
+		if (names[i] == name)
+			return true;
+	return false;
+}
+
+/* Opens what is not open. The later member dials the earlier one: so exactly one of them does, and
+ * a newcomer, who comes last, dials everybody. */
+static void links_open(struct collect_comm *comm, const struct collect_install *install)
+{
+	for (uint32_t rank = 0; rank < comm->member_count; rank++) {
+		struct col_link *link = comm->by_rank[rank];
+		if (link == NULL)
+			continue;
+		bool is_anew = is_named(install->redial, install->redial_count, comm->members[rank]) &&
+		               link->opened_epoch != install->epoch;
+		bool is_dialer = comm->self_rank > rank;
+		if (!is_anew && (link->state == COL_LINK_UP || link->state == COL_LINK_DIALING))
+			continue;
+		if (is_dialer)
+			col_link_dial(link, install->members[rank].addresses, install->epoch);
+		else
+			col_link_expect(link, install->epoch);
+	}
+}
+
+/* Links to members that are not members any more. Strangers' links stay: they may join. */
+static void links_prune(struct collect_comm *comm, const uint64_t *old_members, uint32_t old_count)
+{
+	for (uint32_t i = 0; i < old_count; i++) {
+		uint64_t peer = old_members[i];
+		struct col_link *link = col__mesh_find(comm, peer);
+		if (link != NULL && !col__mesh_is_member(comm, peer))
+			col__mesh_remove(comm, link);
+	}
+}
+
+static void view_adopt(struct collect_comm *comm, const struct collect_install *install,
+                       struct next_view *next)
+{
+	uint64_t *old_members = comm->members;
+	uint32_t old_count = comm->member_count;
+	col_exec_fini(&comm->exec);
+	col_plan_destroy(&comm->plan);
+	col_free(comm->by_rank);
+	comm->plan = next->plan;
+	comm->exec = next->exec;
+	comm->members = next->members;
+	comm->by_rank = next->by_rank;
+	comm->member_count = install->member_count;
+	comm->self_rank = install->self_rank;
+	comm->epoch = install->epoch;
+	comm->is_frozen = false;
+	/* The lanes point back at their executor, which has moved. */
+	for (uint32_t i = 0; i < comm->plan->lane_count; i++)
+		comm->exec.lanes[i].exec = &comm->exec;
+	links_prune(comm, old_members, old_count);
+	col_free(old_members);
+	links_open(comm, install);
+}
+
+static void renumber(struct collect_comm *comm, uint64_t op_base)
+{
+	comm->submitted = op_base;
+	for (struct collect_op *op = comm->ops_head; op != NULL; op = op->next)
+		op->number = ++comm->submitted;
+}
+
+static void verdict_fail(struct collect_comm *comm, uint64_t failed_op)
+{
+	if (comm->ops_head != NULL && comm->ops_head->number == failed_op) {
+		col__op_head_finish(comm, COLLECT_E_FAILED, comm->epoch);
+	} else if (comm->consumed_op < failed_op) {
+		/* Not submitted here yet: it fails as soon as it is. */
+		comm->consumed_op = failed_op;
+		comm->consumed_attempt = comm->epoch;
+		comm->consumed_status = COLLECT_E_FAILED;
+	}
+}
+
+static void verdict_repair(struct collect_comm *comm, const struct collect_install *install)
+{
+	struct collect_op *op = comm->ops_head;
+	if (op != NULL && op->number == install->verdict_op) {
+		if (op->is_given_up)
+			col__op_head_finish(comm, COLLECT_OK, install->verdict_attempt);
+		else
+			col__op_repair_begin(comm, install->verdict_attempt);
+	}
+	if (comm->retained_op != install->verdict_op)
+		return;
+	for (uint32_t i = 0; i < install->repair_count; i++)
+		if (install->repairs[i].holder == comm->self)
+			col__mesh_repair_send(comm, install->repairs[i].needer);
+}
+
+static int install_check(const struct collect_comm *comm, const struct collect_install *install)
+{
+	if (install->epoch <= comm->epoch || install->member_count == 0 ||
+	    install->member_count > COLLECT_RANKS_MAX ||
+	    install->self_rank >= install->member_count ||
+	    install->members[install->self_rank].incarnation != comm->self)
+		return COLLECT_E_INVALID;
+	/* A planned switch comes between operations. A joiner may have submitted some already. */
+	if (!comm->is_frozen && comm->epoch != 0 && comm->ops_head != NULL)
+		return COLLECT_E_BUSY;
+	return COLLECT_OK;
+}
+
+int collect_comm_install(collect_comm *comm, const struct collect_install *install)
+{
+	struct next_view next;
+	col_engine_enter(comm->engine);
+	int status = install_check(comm, install);
+	if (status == COLLECT_OK)
+		status = next_view_prepare(comm, install, &next);
+	if (status < 0) {
+		col_engine_leave(comm->engine);
+		return status;
+	}
+	view_adopt(comm, install, &next);
+	if (install->op_base != 0)
+		renumber(comm, install->op_base);
+	if (install->verdict == COLLECT_VERDICT_FAIL)
+		verdict_fail(comm, install->verdict_op);
+	else if (install->verdict == COLLECT_VERDICT_REPAIR)
+		verdict_repair(comm, install);
+	col__mesh_offer_waiting(comm);
+	col__op_start_next(comm);
+	col_engine_leave(comm->engine);
+	return COLLECT_OK;
+}
+
+int collect_comm_rebase(collect_comm *comm, uint64_t op_base)
+{
+	col_engine_enter(comm->engine);
+	int status = comm->ops_head != NULL ? COLLECT_E_BUSY : COLLECT_OK;
+	if (status == COLLECT_OK)
+		comm->submitted = op_base;
+	col_engine_leave(comm->engine);
+	return status;
+}
+
+/* ---- dialing ahead ---- */
+
+int collect_comm_dial(collect_comm *comm, const struct collect_member *members,
+                      uint32_t member_count)
+{
+	int status = COLLECT_OK;
+	col_engine_enter(comm->engine);
+	for (uint32_t i = 0; i < member_count && status == COLLECT_OK; i++) {
+		if (members[i].incarnation == comm->self)
+			continue;
+		struct col_link *link = col__mesh_link(comm, members[i].incarnation);
+		if (link == NULL)
+			status = COLLECT_E_MEMORY;
+		else if (link->state == COL_LINK_UP)
+			col__mesh_post(comm, COLLECT_EVENT_LINK_UP, members[i].incarnation, 0, "");
+		else if (link->state != COL_LINK_DIALING)
+			col_link_dial(link, members[i].addresses, comm->epoch);
+	}
+	col_engine_leave(comm->engine);
+	return status;
+}
+
+/* ---- time ---- */
+
+static void op_tick(struct collect_comm *comm)
+{
+	struct collect_op *op = comm->ops_head;
+	if (op == NULL || op->is_late || op->deadline_ns == 0 ||
+	    comm->engine->now_ns < op->deadline_ns)
+		return;
+	op->is_late = true;
+	col__mesh_post(comm, COLLECT_EVENT_LATE, comm->self, 0, "the operation passed its deadline");
+}
+
+void col_comm_tick(struct collect_comm *comm, uint64_t stopped_ns)
+{
+	struct col_link *next;
+	op_tick(comm);
+	for (struct col_link *link = comm->links; link != NULL; link = next) {
+		next = link->next;
+		if (stopped_ns > 0)
+			col_link_forgive(link, stopped_ns);
+		col_link_tick(link, comm->engine->heartbeat_ns);
+		if (link->state == COL_LINK_LOST && !col__mesh_is_member(comm, link->options.peer))
+			col__mesh_remove(comm, link);
+	}
+}
+
+/* ---- life ---- */
+
+int collect_comm_create(collect_engine *engine, uint64_t key, uint64_t self,
+                        collect_comm **comm_out)
+{
+	if (self == 0)
+		return COLLECT_E_INVALID;
+	struct collect_comm *comm = col_alloc_zeroed(1, sizeof(*comm));
+	if (comm == NULL)
+		return COLLECT_E_MEMORY;
+	comm->engine = engine;
+	comm->key = key;
+	comm->self = self;
+	col_engine_enter(engine);
+	comm->next = engine->comms;
+	engine->comms = comm;
+	col_engine_leave(engine);
+	*comm_out = comm;
+	return COLLECT_OK;
+}
+
+static void comm_free(struct collect_comm *comm)
+{
+	while (comm->links != NULL)
+		col__mesh_remove(comm, comm->links);
+	COL_ASSERT(comm->waiting_head == NULL);
+	col_exec_fini(&comm->exec);
+	col_plan_destroy(&comm->plan);
+	col_free(comm->members);
+	col_free(comm->by_rank);
+	col_free(comm->result.bytes);
+	col_free(comm->retained.bytes);
+	col_free(comm->repair_has);
+	col_free(comm);
+}
+
+void collect_comm_destroy(collect_comm **comm_in)
+{
+	struct collect_comm *comm = *comm_in;
+	if (comm == NULL)
+		return;
+	struct collect_engine *engine = comm->engine;
+	col_engine_enter(engine);
+	comm->is_frozen = true; /* nothing starts any more */
+	col__op_give_up_all(comm, COLLECT_E_CLOSED);
+	while (comm->ops_head != NULL) {
+		struct collect_op *op = comm->ops_head;
+		comm->ops_head = op->next;
+		col__op_release(op);
+	}
+	for (struct collect_comm **at = &engine->comms; *at != NULL; at = &(*at)->next) {
+		if (*at != comm)
+			continue;
+		*at = comm->next;
+		break;
+	}
+	comm_free(comm);
+	col_engine_leave(engine);
+	*comm_in = NULL;
+}

@@ -1,0 +1,72 @@
+/*
+ * The engine: one event loop, one I/O thread, one listening port, one event queue.
+ *
+ * Everything below it (links, executors, comms) is owned by whoever holds the *baton*. Three kinds
+ * of holder:
+ *  - a control call (install, freeze, submit, …) enters, changes something, leaves; it goes before
+ *    the others;
+ *  - a thread that waits for an op drives the loop itself, so that no other thread has to be
+ *    woken for a small operation;
+ *  - the I/O thread drives when nobody else does. It stays away for a moment after a caller has
+ *    driven, because callers tend to come back.
+ * Nobody sleeps in the kernel with the baton unless it can be woken through the loop.
+ */
+#ifndef COL_COMM_ENGINE_H
+#define COL_COMM_ENGINE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "base/ring.h"
+#include "include/collect.h"
+#include "transport/link.h"
+#include "transport/listener.h"
+
+struct collect_engine {
+	struct collect_engine_options options;
+	struct col_loop loop;
+	struct col_listener listener;
+	struct col_buffers buffers;
+	struct col_pool outbounds;
+	uint64_t now_ns; /* of the last poll or entry */
+	uint64_t tick_ns;
+	uint64_t heartbeat_ns;
+	uint64_t ticked_ns;
+	struct collect_comm *comms; /* list */
+
+	pthread_t thread;
+	bool has_thread;
+	pthread_mutex_t mutex; /* guards from here to the event queue's end */
+	pthread_cond_t free_cond; /* the baton was left */
+	pthread_cond_t done_cond; /* some op completed */
+	pthread_cond_t io_cond;   /* the I/O thread should look */
+	bool is_held;
+	bool is_stopping;
+	uint32_t entering; /* control calls that wait for the baton */
+	uint64_t driven_ns; /* when a caller drove last */
+	struct collect_event *events; /* circular; owned */
+	uint32_t events_head;
+	uint32_t events_tail;
+	int event_fd;
+
+	atomic_uint urgent;   /* same as entering, for the driver to poll */
+	atomic_uint sleepers; /* threads in done_cond */
+};
+
+/* Takes the baton for a control call. */
+void col_engine_enter(struct collect_engine *engine);
+/* Leaves it; the I/O thread goes on at once if work is pending. */
+void col_engine_leave(struct collect_engine *engine);
+
+/* Drives, or sleeps while another thread drives, until is_done(argument), the deadline, or a
+ * signal. is_done is called without the baton too. */
+void col_engine_wait(struct collect_engine *engine, bool (*is_done)(void *argument), void *argument,
+                     uint64_t deadline_ns);
+
+/* With the baton: wakes threads that wait for an op. */
+void col_engine_op_completed(struct collect_engine *engine);
+/* With the baton: queues an event. Refusals give way when the queue is half full. */
+void col_engine_post(struct collect_engine *engine, const struct collect_event *event);
+
+#endif

@@ -1,0 +1,432 @@
+/*
+ * The links of a comm, and what becomes of the frames that come over them.
+ *
+ * A frame of the current epoch for the head goes to the executor; of a later op or epoch it waits;
+ * of anything older it is dropped. All three give the credit back when the bytes are used up.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "comm/comm.h"
+
+static const struct col_link_events link_events;
+
+/* ---- the list ---- */
+
+struct col_link *col__mesh_find(struct collect_comm *comm, uint64_t peer)
+{
+	for (struct col_link *link = comm->links; link != NULL; link = link->next)
+		if (link->options.peer == peer)
+			return link;
+	return NULL;
+}
+
+struct col_link *col__mesh_link(struct collect_comm *comm, uint64_t peer)
+{
+	struct collect_engine *engine = comm->engine;
+	struct col_link *link = col__mesh_find(comm, peer);
+	if (link != NULL)
+		return link;
+	link = col_alloc(sizeof(*link));
+	if (link == NULL)
+		return NULL;
+	struct col_link_options options = {
+		.loop = &engine->loop,
+		.buffers = &engine->buffers,
+		.outbounds = &engine->outbounds,
+		.now_ns = &engine->now_ns,
+		.delivered = &comm->consumed_op,
+		.events = &link_events,
+		.user = comm,
+		.key = comm->key,
+		.self = comm->self,
+		.peer = peer,
+		.stream_count = engine->options.streams,
+		.window_bytes = engine->options.window_bytes,
+		.silence_ns = engine->options.silence_ns,
+		.connect_ns = engine->options.connect_ns,
+	};
+	col_link_init(link, &options);
+	link->next = comm->links;
+	comm->links = link;
+	return link;
+}
+
+void col__mesh_remove(struct collect_comm *comm, struct col_link *link)
+{
+	col__mesh_drop_waiting(comm, link);
+	for (struct col_link **at = &comm->links; *at != NULL; at = &(*at)->next) {
+		if (*at != link)
+			continue;
+		*at = link->next;
+		break;
+	}
+	col_link_fini(link);
+	col_free(link);
+}
+
+static uint32_t rank_of(const struct collect_comm *comm, const struct col_link *link)
+{
+	for (uint32_t rank = 0; rank < comm->member_count; rank++)
+		if (comm->by_rank[rank] == link)
+			return rank;
+	return COL_RANK_NONE;
+}
+
+bool col__mesh_is_member(const struct collect_comm *comm, uint64_t peer)
+{
+	for (uint32_t rank = 0; rank < comm->member_count; rank++)
+		if (comm->members[rank] == peer)
+			return true;
+	return false;
+}
+
+void col__mesh_post(struct collect_comm *comm, int kind, uint64_t peer, int loss,
+                    const char *detail)
+{
+	struct collect_event event = {
+		.kind = kind,
+		.loss = loss,
+		.comm_key = comm->key,
+		.peer = peer,
+		.op = comm->ops_head != NULL ? comm->ops_head->number : comm->consumed_op,
+		.epoch = comm->epoch,
+	};
+	snprintf(event.detail, sizeof(event.detail), "%s", detail);
+	col_engine_post(comm->engine, &event);
+}
+
+/* ---- frames that wait ---- */
+
+static struct col_sink sink_of(enum col_place place)
+{
+	return (struct col_sink){.place = place};
+}
+
+static struct col_sink sink_waiting(struct collect_comm *comm, const struct col_frame *frame)
+{
+	struct col_buffer *buffer = col_buffers_get(&comm->engine->buffers, frame->length);
+	if (buffer == NULL)
+		return (struct col_sink){.place = COL_PLACE_REFUSE, .reason = "out of memory"};
+	return (struct col_sink){
+		.place = COL_PLACE_EARLY, .target = buffer->bytes, .buffer = buffer};
+}
+
+static void waiting_free(struct col_waiting_frame *waiting)
+{
+	col_buffer_put(waiting->buffer);
+	col_free(waiting);
+}
+
+static void waiting_add(struct collect_comm *comm, struct col_link *link,
+                        const struct col_frame *frame, struct col_buffer *buffer)
+{
+	struct col_waiting_frame *waiting = col_alloc(sizeof(*waiting));
+	if (waiting == NULL) {
+		col_buffer_put(buffer);
+		col__link_lose(link, COLLECT_LOSS_RESET, "out of memory");
+		return;
+	}
+	*waiting = (struct col_waiting_frame){.link = link, .frame = *frame, .buffer = buffer};
+	if (comm->waiting_tail != NULL)
+		comm->waiting_tail->next = waiting;
+	else
+		comm->waiting_head = waiting;
+	comm->waiting_tail = waiting;
+}
+
+static struct col_waiting_frame *waiting_unlink(struct collect_comm *comm,
+                                                struct col_waiting_frame *before)
+{
+	struct col_waiting_frame *it = before != NULL ? before->next : comm->waiting_head;
+	if (before != NULL)
+		before->next = it->next;
+	else
+		comm->waiting_head = it->next;
+	if (comm->waiting_tail == it)
+		comm->waiting_tail = before;
+	return it;
+}
+
+void col__mesh_drop_waiting(struct collect_comm *comm, const struct col_link *link)
+{
+	struct col_waiting_frame *before = NULL;
+	struct col_waiting_frame *it = comm->waiting_head;
+	while (it != NULL) {
+		struct col_waiting_frame *next = it->next;
+		if (it->link == link)
+			waiting_free(waiting_unlink(comm, before));
+		else
+			before = it;
+		it = next;
+	}
+}
+
+/* ---- where a frame goes ---- */
+
+static struct col_sink place_repair(struct collect_comm *comm, const struct col_frame *frame)
+{
+	const struct collect_op *op = comm->ops_head;
+	uint32_t chunk_bytes = comm->engine->options.chunk_bytes;
+	if (comm->phase != COL_PHASE_REPAIRING || op->number != frame->op)
+		return sink_of(COL_PLACE_DISCARD);
+	uint64_t rest = frame->offset < op->bytes ? op->bytes - frame->offset : 0;
+	uint64_t length = rest < chunk_bytes ? rest : chunk_bytes;
+	if (frame->offset % chunk_bytes != 0 || length == 0 || frame->length != length)
+		return (struct col_sink){.place = COL_PLACE_REFUSE,
+		                         .reason = "a repair that is no chunk of the result"};
+	return (struct col_sink){.place = COL_PLACE_REPAIR,
+	                         .target = comm->result.bytes + frame->offset};
+}
+
+static struct col_sink place_data(struct collect_comm *comm, struct col_link *link,
+                                  const struct col_frame *frame)
+{
+	const struct collect_op *op = comm->ops_head;
+	if (frame->op <= comm->consumed_op)
+		return sink_of(COL_PLACE_DISCARD);
+	bool is_head = op != NULL && op->number == frame->op;
+	if (is_head && comm->phase == COL_PHASE_ABANDONED)
+		return sink_of(COL_PLACE_DISCARD);
+	if (!is_head || comm->phase != COL_PHASE_RUNNING)
+		return sink_of(COL_PLACE_EARLY);
+	if (frame->digest != comm->digest) {
+		if (comm->mismatch_op != op->number)
+			col__mesh_post(comm, COLLECT_EVENT_MISMATCH, link->options.peer, 0,
+			               "the peer runs this operation with other arguments");
+		comm->mismatch_op = op->number;
+		return sink_of(COL_PLACE_DISCARD);
+	}
+	uint32_t rank = rank_of(comm, link);
+	if (rank == COL_RANK_NONE)
+		return sink_of(COL_PLACE_DISCARD);
+	return col_exec_place(&comm->exec, rank, frame);
+}
+
+/* EARLY here means: it has to wait. */
+static struct col_sink place_now(struct collect_comm *comm, struct col_link *link,
+                                 const struct col_frame *frame)
+{
+	if (frame->attempt > comm->epoch)
+		return sink_of(COL_PLACE_EARLY);
+	if (frame->attempt < comm->epoch || comm->is_frozen)
+		return sink_of(COL_PLACE_DISCARD);
+	if (frame->kind == COL_FRAME_REPAIR)
+		return place_repair(comm, frame);
+	return place_data(comm, link, frame);
+}
+
+static struct col_sink link_place(void *user, struct col_link *link, const struct col_frame *frame)
+{
+	struct collect_comm *comm = user;
+	if (frame->length > comm->engine->options.chunk_bytes)
+		return (struct col_sink){.place = COL_PLACE_REFUSE,
+		                         .reason = "a frame that is longer than a chunk"};
+	struct col_sink sink = place_now(comm, link, frame);
+	return sink.place == COL_PLACE_EARLY ? sink_waiting(comm, frame) : sink;
+}
+
+static void repair_arrived(struct collect_comm *comm, struct col_link *link,
+                           const struct col_frame *frame)
+{
+	uint64_t chunk = frame->offset / comm->engine->options.chunk_bytes;
+	col_link_consume(link, frame->length);
+	if (!comm->repair_has[chunk]) {
+		comm->repair_has[chunk] = 1;
+		comm->repair_missing--;
+	}
+	col__op_repair_check(comm);
+}
+
+static void link_arrived(void *user, struct col_link *link, const struct col_frame *frame,
+                         const struct col_sink *sink)
+{
+	struct collect_comm *comm = user;
+	bool is_current = frame->attempt == comm->epoch && !comm->is_frozen &&
+	                  comm->ops_head != NULL && comm->ops_head->number == frame->op;
+	switch (sink->place) {
+	case COL_PLACE_EARLY:
+		waiting_add(comm, link, frame, sink->buffer);
+		/* Its time may have come while it was under way. */
+		col__mesh_offer_waiting(comm);
+		break;
+	case COL_PLACE_EXEC:
+		if (is_current && comm->phase == COL_PHASE_RUNNING) {
+			col_exec_arrived(&comm->exec, frame, sink);
+			break;
+		}
+		col_buffer_put(sink->buffer);
+		col_link_consume(link, frame->length);
+		break;
+	case COL_PLACE_REPAIR:
+		if (is_current && comm->phase == COL_PHASE_REPAIRING)
+			repair_arrived(comm, link, frame);
+		else
+			col_link_consume(link, frame->length);
+		break;
+	case COL_PLACE_DISCARD:
+		col_link_consume(link, frame->length);
+		break;
+	case COL_PLACE_REFUSE:
+		COL_ASSERT(false);
+	}
+}
+
+/* Gives a frame that waited to whoever wants it now. It is unlinked already. */
+static void waiting_deliver(struct collect_comm *comm, struct col_waiting_frame *waiting,
+                            struct col_sink sink)
+{
+	struct col_link *link = waiting->link;
+	struct col_frame frame = waiting->frame;
+	struct col_buffer *buffer = waiting->buffer;
+	col_free(waiting);
+	if (sink.place == COL_PLACE_EXEC && sink.buffer != NULL) {
+		/* It is in a buffer of its own already. */
+		col_buffer_put(sink.buffer);
+		sink.buffer = buffer;
+	} else {
+		if (sink.target != NULL)
+			memcpy(sink.target, buffer->bytes, frame.length);
+		col_buffer_put(buffer);
+	}
+	if (sink.place == COL_PLACE_REFUSE) {
+		col__link_lose(link, COLLECT_LOSS_GARBAGE, sink.reason);
+		return;
+	}
+	link_arrived(comm, link, &frame, &sink);
+}
+
+void col__mesh_offer_waiting(struct collect_comm *comm)
+{
+	struct col_waiting_frame *before = NULL;
+	struct col_waiting_frame *it = comm->waiting_head;
+	while (it != NULL) {
+		struct col_sink sink = place_now(comm, it->link, &it->frame);
+		if (sink.place == COL_PLACE_EARLY) {
+			before = it;
+			it = it->next;
+			continue;
+		}
+		waiting_deliver(comm, waiting_unlink(comm, before), sink);
+		/* That may have finished the op and changed the list. */
+		before = NULL;
+		it = comm->waiting_head;
+	}
+}
+
+void col__mesh_repair_send(struct collect_comm *comm, uint64_t needer)
+{
+	struct col_link *link = col__mesh_find(comm, needer);
+	uint32_t chunk_bytes = comm->engine->options.chunk_bytes;
+	if (link == NULL)
+		return;
+	for (uint64_t offset = 0; offset < comm->retained_bytes; offset += chunk_bytes) {
+		uint64_t rest = comm->retained_bytes - offset;
+		struct col_frame frame = {
+			.kind = COL_FRAME_REPAIR,
+			.op = comm->retained_op,
+			.attempt = comm->epoch,
+			.offset = offset,
+			.length = (uint32_t)(rest < chunk_bytes ? rest : chunk_bytes),
+		};
+		if (col_link_send(link, &frame, comm->retained.bytes + offset, NULL, NULL) < 0)
+			return;
+	}
+}
+
+/* ---- what links call ---- */
+
+static void link_sent(void *user, struct col_link *link, const struct col_frame *frame,
+                      void *token)
+{
+	struct collect_comm *comm = user;
+	(void)link;
+	if (frame->kind == COL_FRAME_DATA && frame->op == comm->kill_op && comm->kill_op != 0 &&
+	    --comm->kill_frames == 0)
+		kill(getpid(), SIGKILL);
+	if (token != NULL)
+		col_exec_sent(&comm->exec, token);
+}
+
+static void link_up(void *user, struct col_link *link)
+{
+	col__mesh_post(user, COLLECT_EVENT_LINK_UP, link->options.peer, 0, "");
+}
+
+static void link_lost(void *user, struct col_link *link, int loss, const char *detail)
+{
+	struct collect_comm *comm = user;
+	col__mesh_drop_waiting(comm, link);
+	col__mesh_post(comm, COLLECT_EVENT_LINK_LOST, link->options.peer, loss, detail);
+}
+
+static const struct col_link_events link_events = {
+	.place = link_place,
+	.arrived = link_arrived,
+	.sent = link_sent,
+	.up = link_up,
+	.lost = link_lost,
+};
+
+/* ---- what the listener calls ---- */
+
+static uint32_t stranger_count(const struct collect_comm *comm)
+{
+	uint32_t count = 0;
+	for (const struct col_link *link = comm->links; link != NULL; link = link->next)
+		count += !col__mesh_is_member(comm, link->options.peer);
+	return count;
+}
+
+static const char *hello_refusal(struct collect_comm *comm, const struct col_hello *hello)
+{
+	if (comm == NULL)
+		return "a group that this process is not in";
+	if (hello->target != comm->self)
+		return "meant for another peer";
+	if (hello->source == comm->self || hello->source == 0)
+		return "an impossible source";
+	if (hello->stream_count < 1 || hello->stream_count > COLLECT_STREAMS_MAX ||
+	    hello->stream >= hello->stream_count)
+		return "an impossible stream";
+	if (col__mesh_find(comm, hello->source) == NULL && stranger_count(comm) >= COL_STRANGERS_MAX)
+		return "too many peers that are not members";
+	return NULL;
+}
+
+static const char *listener_greeted(void *user, int fd, const struct col_hello *hello,
+                                    uint64_t epoch)
+{
+	struct collect_engine *engine = user;
+	struct collect_comm *comm = engine->comms;
+	while (comm != NULL && comm->key != hello->key)
+		comm = comm->next;
+	const char *refusal = hello_refusal(comm, hello);
+	struct col_link *link = refusal == NULL ? col__mesh_link(comm, hello->source) : NULL;
+	if (link == NULL) {
+		col_stream_tcp_refuse(fd);
+		return refusal != NULL ? refusal : "out of memory";
+	}
+	if (hello->stream == 0 && link->state == COL_LINK_UP && epoch <= comm->epoch &&
+	    !comm->is_frozen)
+		col__link_lose(link, COLLECT_LOSS_RESET, "the peer opened the connection anew");
+	if (hello->stream_count > link->options.stream_count)
+		link->options.stream_count = hello->stream_count;
+	return col_link_adopt(link, fd, hello, epoch) < 0 ? "the link is not open for it" : NULL;
+}
+
+static void listener_refused(void *user, const char *from, const char *reason)
+{
+	struct collect_event event = {.kind = COLLECT_EVENT_REFUSED};
+	snprintf(event.detail, sizeof(event.detail), "%s: %s", from, reason);
+	col_engine_post(user, &event);
+}
+
+const struct col_listener_events col_comm_listener_events = {
+	.greeted = listener_greeted,
+	.refused = listener_refused,
+};

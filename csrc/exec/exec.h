@@ -1,0 +1,112 @@
+/*
+ * The executor: runs any plan for one operation, pipelined over chunks.
+ *
+ * Each lane runs up to COL_EXEC_DEPTH iterations at once, each on its own chunk, each through
+ * the lane's steps in order. A step that receives waits for its frame; a send is queued and does
+ * not wait, but an iteration is complete only when its frames have left for the network. A frame
+ * that comes before its step is kept; how many can come is bounded by the links' credit.
+ *
+ * Owner: whoever holds the engine's baton. It knows ranks, not peers: its owner maps them.
+ */
+#ifndef COL_EXEC_EXEC_H
+#define COL_EXEC_EXEC_H
+
+#include <stdbool.h>
+
+#include "kernels/kernels.h"
+#include "plan/plan.h"
+#include "transport/link.h"
+#include "wire/frame.h"
+
+/* Chunks of one lane under way: enough that a send, a reduction and a receive overlap. */
+#define COL_EXEC_DEPTH 8u
+
+struct col_exec;
+
+struct col_exec_events {
+	/* Sends to a rank. frame: lane, step, offset and length are set. payload and buffer as for
+	 * col_link_send; token comes back through col_exec_sent. */
+	void (*send)(void *user, uint32_t rank, struct col_frame *frame, const uint8_t *payload,
+	             struct col_buffer *buffer, void *token);
+	/* `bytes` of payload from a rank were consumed. */
+	void (*consumed)(void *user, uint32_t rank, uint32_t bytes);
+	/* The whole result is in place and everything was sent. Called once per run, last. */
+	void (*done)(void *user);
+};
+
+struct col_run {
+	const uint8_t *in; /* borrowed until done or stopped */
+	uint8_t *out;      /* likewise */
+	uint64_t bytes;
+	int dtype;
+	int reduce_op;
+};
+
+struct col_iteration {
+	struct col_lane_run *lane;
+	uint64_t chunk;
+	uint32_t pc;            /* next step */
+	uint32_t sends_pending; /* queued and not yet written */
+};
+
+struct col_early {
+	struct col_early *next;
+	uint32_t step;
+	uint64_t chunk;
+	struct col_buffer *buffer; /* NULL: already in OUT */
+};
+
+struct col_lane_run {
+	struct col_exec *exec;
+	uint32_t index;
+	bool is_queued; /* in the list of lanes to look at */
+	struct col_lane_run *next;
+	uint64_t iterations;
+	uint64_t begun;    /* iterations [completed, begun) are under way */
+	uint64_t completed;
+	struct col_iteration window[COL_EXEC_DEPTH];
+	struct col_early *early;
+};
+
+struct col_exec {
+	const struct collect_plan *plan; /* borrowed */
+	const struct col_exec_events *events;
+	void *user;
+	struct col_buffers *buffers;
+	const struct col_kernels *kernels;
+	uint32_t chunk_bytes;
+	struct col_pool earlies;
+	struct col_lane_run *lanes; /* plan->lane_count; owned */
+	uint8_t *goes_straight;     /* per step: its frame may land in OUT as soon as it comes; owned */
+	struct col_run run;
+	bool is_running;
+	bool is_advancing;
+	uint32_t lanes_left;
+	struct col_lane_run *queue; /* lanes to look at */
+};
+
+/* For one plan; many runs. COLLECT_E_MEMORY. */
+int col_exec_init(struct col_exec *exec, const struct collect_plan *plan, uint32_t chunk_bytes,
+                  struct col_buffers *buffers, const struct col_exec_events *events, void *user);
+/* Zeroed memory is fine. */
+void col_exec_fini(struct col_exec *exec);
+
+/* Begins a run; may be done before it returns. */
+void col_exec_start(struct col_exec *exec, const struct col_run *run);
+/* Forgets the run: nothing of its memory is touched by the executor any more. The caller purges the
+ * links. Consumes frames that were kept. */
+void col_exec_stop(struct col_exec *exec);
+
+/* Where the payload of a data frame from `rank` goes. */
+struct col_sink col_exec_place(struct col_exec *exec, uint32_t rank, const struct col_frame *frame);
+/* It is there. Takes sink->buffer. */
+void col_exec_arrived(struct col_exec *exec, const struct col_frame *frame,
+                      const struct col_sink *sink);
+/* A frame was written. */
+void col_exec_sent(struct col_exec *exec, void *token);
+
+/* Between exec.c and lane.c. */
+void col__exec_lane_advance(struct col_lane_run *lane);
+struct col_span col__exec_chunk(const struct col_exec *exec, uint32_t slice, uint64_t chunk);
+
+#endif

@@ -1,0 +1,338 @@
+/*
+ * collect: the public C ABI. This header is the only declaration of it; the Python bindings
+ * are generated from the part between the two cffi markers.
+ *
+ * Objects: an *engine* is one I/O thread, one listening port and an event queue; a *comm* is one
+ * group's data plane (epoch, links, operations); an *op* is one collective call; a *plan* is what
+ * one rank does in one collective.
+ *
+ * Threads: every function may be called from any thread unless it says otherwise. Nothing here
+ * calls back: the engine makes a descriptor readable when events wait.
+ *
+ * Status: functions return 0 or a negative COLLECT_E_*; outputs are untouched on failure.
+ * Memory: what a function takes by pointer is borrowed for the call unless it says otherwise.
+ */
+#ifndef COLLECT_H
+#define COLLECT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define COLLECT_API __attribute__((visibility("default")))
+
+/* cffi: begin */
+
+/* ---- limits -------------------------------------------------------------------------------- */
+
+#define COLLECT_RANKS_MAX 1024          /* members of a view */
+#define COLLECT_STREAMS_MAX 16          /* sockets of one link */
+#define COLLECT_ADDRESS_BYTES_MAX 512   /* one member's address list, with its terminating zero */
+#define COLLECT_DETAIL_BYTES_MAX 160    /* text of an event */
+#define COLLECT_DESCRIPTOR_BYTES_MAX 64 /* text of an operation's descriptor */
+
+/* ---- enumerations -------------------------------------------------------------------------- */
+
+enum collect_status {
+	COLLECT_OK = 0,
+	COLLECT_PENDING = 1,              /* not an error: the operation has not completed */
+	COLLECT_E_INVALID = -1,           /* an argument is out of its documented range */
+	COLLECT_E_MEMORY = -2,            /* out of memory */
+	COLLECT_E_SYSTEM = -3,            /* a system call failed; errno tells */
+	COLLECT_E_ADDRESS = -4,           /* an address does not parse, or cannot be bound */
+	COLLECT_E_ABORTED = -5,           /* aborted by this peer */
+	COLLECT_E_CLOSED = -6,            /* the comm or engine is closing */
+	COLLECT_E_FAILED = -7,            /* failed on all members by a verdict; the view says why */
+	COLLECT_E_BUSY = -8,              /* operations are in flight and the call needs none */
+	COLLECT_E_FULL = -9,              /* too many operations are pending */
+	COLLECT_E_UNAVAILABLE = -10       /* this machine cannot do what was asked */
+};
+
+enum collect_dtype {
+	COLLECT_INT8 = 0, COLLECT_INT16 = 1, COLLECT_INT32 = 2, COLLECT_INT64 = 3,
+	COLLECT_UINT8 = 4, COLLECT_UINT16 = 5, COLLECT_UINT32 = 6, COLLECT_UINT64 = 7,
+	COLLECT_FLOAT16 = 8, COLLECT_BFLOAT16 = 9, COLLECT_FLOAT32 = 10, COLLECT_FLOAT64 = 11,
+	COLLECT_DTYPE_COUNT = 12
+};
+
+enum collect_reduce_op {
+	COLLECT_SUM = 0,
+	COLLECT_AVG = 1, /* the sum divided by the number of participants; integers truncate */
+	COLLECT_MIN = 2, /* a NaN on any peer gives a NaN */
+	COLLECT_MAX = 3,
+	COLLECT_REDUCE_OP_COUNT = 4
+};
+
+enum collect_algorithm {
+	COLLECT_DIRECT = 0,
+	COLLECT_RING = 1,
+	COLLECT_STAR = 2,
+	COLLECT_ALGORITHM_COUNT = 3
+};
+
+enum collect_isa {
+	COLLECT_ISA_SCALAR = 0,
+	COLLECT_ISA_AVX2 = 1,
+	COLLECT_ISA_AVX512 = 2
+};
+
+enum collect_event_kind {
+	COLLECT_EVENT_LINK_UP = 1,      /* the link to `peer` carries frames */
+	COLLECT_EVENT_LINK_LOST = 2,    /* the link to `peer` is gone; `loss` and `detail` say why */
+	COLLECT_EVENT_REFUSED = 3,      /* bytes from a stranger were refused; `detail` says why */
+	COLLECT_EVENT_MISMATCH = 4,     /* `peer` runs `op` with another descriptor */
+	COLLECT_EVENT_REPAIRED = 5,     /* an install's repairs are complete on this peer */
+	COLLECT_EVENT_LATE = 6,         /* `op` passed its deadline; it is still pending */
+	COLLECT_EVENT_ABORTED = 7       /* `op` was aborted here; a verdict must settle it for all */
+};
+
+enum collect_loss {
+	COLLECT_LOSS_RESET = 1,         /* end of file or connection reset */
+	COLLECT_LOSS_SILENT = 2,        /* nothing heard for the engine's silence_ns */
+	COLLECT_LOSS_UNREACHABLE = 3,   /* could not be connected in time */
+	COLLECT_LOSS_GARBAGE = 4        /* sent bytes that are no valid frame */
+};
+
+enum collect_verdict {
+	COLLECT_VERDICT_RERUN = 0,      /* an op in flight runs again, from its untouched input */
+	COLLECT_VERDICT_REPAIR = 1,     /* `verdict_op` is complete; who lacks its result fetches it */
+	COLLECT_VERDICT_FAIL = 2        /* `verdict_op` fails here, or as soon as it is submitted */
+};
+
+/* ---- structures ---------------------------------------------------------------------------- */
+
+typedef struct collect_engine collect_engine;
+typedef struct collect_comm collect_comm;
+typedef struct collect_op collect_op;
+typedef struct collect_plan collect_plan;
+
+struct collect_engine_options {
+	const char *bind_address;    /* numeric IPv4 or IPv6; "::" with dual stack listens to both */
+	uint16_t port;               /* 0: any */
+	uint16_t streams;            /* sockets per link, 1…COLLECT_STREAMS_MAX */
+	uint32_t chunk_bytes;        /* payload of one frame, multiple of 64, 64…1 MiB */
+	uint32_t window_bytes;       /* credit per link, at least 4 chunks */
+	uint64_t silence_ns;         /* a link that has been silent for so long is lost */
+	uint64_t connect_ns;         /* a link that could not be opened for so long is lost */
+};
+
+struct collect_event {
+	int kind;                    /* enum collect_event_kind */
+	int loss;                    /* enum collect_loss, for LINK_LOST */
+	uint64_t comm_key;           /* of which comm; 0 when unknown */
+	uint64_t peer;               /* incarnation; 0 when unknown */
+	uint64_t op;
+	uint64_t epoch;
+	uint64_t at_ns;              /* CLOCK_MONOTONIC */
+	char detail[160];
+};
+
+struct collect_member {
+	uint64_t incarnation;
+	char addresses[512];         /* candidates "1.2.3.4:5", "[::1]:5", separated by commas */
+};
+
+/* What a frozen peer tells the coordinator. Ops are numbers; 0 means none. */
+struct collect_report {
+	uint64_t epoch;              /* the epoch that was frozen */
+	uint64_t consumed_op;        /* last op that was delivered, failed or aborted */
+	uint64_t consumed_attempt;
+	int consumed_status;         /* 0, or the COLLECT_E_* it ended with */
+	int is_retained;             /* its result is still here and can repair others */
+	uint64_t inflight_op;        /* the op that was running or waiting to run */
+	uint64_t inflight_attempt;
+	uint32_t inflight_digest;
+	int inflight_is_aborted;     /* the caller has given it up; a verdict must still settle it */
+	char inflight_descriptor[64];
+	uint32_t lost_count;         /* entries in lost_peers and lost_kinds */
+	uint64_t lost_peers[1024];
+	uint8_t lost_kinds[1024];    /* enum collect_loss */
+};
+
+struct collect_repair {
+	uint64_t holder;             /* incarnation that sends its retained result */
+	uint64_t needer;
+};
+
+struct collect_install {
+	uint64_t epoch;              /* greater than the current one */
+	const struct collect_member *members; /* in rank order */
+	uint32_t member_count;
+	uint32_t self_rank;
+	uint64_t op_base;            /* not 0: the next op is op_base + 1 (a planned switch) */
+	int algorithm;               /* enum collect_algorithm of the view's recipe */
+	int verdict;                 /* enum collect_verdict */
+	uint64_t verdict_op;         /* for REPAIR and FAIL */
+	uint64_t verdict_attempt;    /* for REPAIR: the attempt that was delivered */
+	const struct collect_repair *repairs;
+	uint32_t repair_count;
+	const uint64_t *redial;      /* links to these members are opened anew even if they look fine */
+	uint32_t redial_count;
+};
+
+struct collect_op_info {
+	int status;                  /* COLLECT_PENDING, 0 or COLLECT_E_* */
+	uint64_t op;
+	uint64_t attempt;            /* epoch in which it completed */
+	uint64_t submitted_ns;       /* CLOCK_MONOTONIC */
+	uint64_t completed_ns;
+	uint32_t attempts;           /* how often it was started */
+	uint32_t participants;       /* members of `attempt` */
+};
+
+struct collect_step {
+	int opcode;                  /* see collect_opcode_name */
+	int is_final;                /* the target range is the result after this step */
+	int is_scaled;               /* an average is divided by the participants in this step */
+	uint32_t slice;
+	uint32_t peer;               /* rank it receives from, else sends to; or 0xffffffff */
+	uint32_t next;               /* rank that a *_send forwards to, or 0xffffffff */
+	uint32_t peer_lane;          /* of a send: where the receiver expects it */
+	uint32_t peer_step;
+};
+
+struct collect_link_info {
+	uint64_t peer;
+	int is_up;
+	uint32_t streams;
+	uint64_t sent_bytes;
+	uint64_t received_bytes;
+	uint64_t silent_ns;          /* since anything was heard */
+};
+
+/* ---- library ------------------------------------------------------------------------------- */
+
+/* Static strings; never NULL. */
+COLLECT_API const char *collect_version(void);
+COLLECT_API const char *collect_status_name(int status);
+COLLECT_API const char *collect_opcode_name(int opcode);
+
+/* Selects the widest instruction set to use, at most `isa`; returns what is used from now on. The
+ * result of every kernel is the same in all. Not while operations run. */
+COLLECT_API int collect_isa_select(int isa);
+
+/* target[i] = a[i] op b[i] with the selected kernels; target may equal a or b. For tests and
+ * benchmarks. COLLECT_E_UNAVAILABLE: no kernel for this dtype yet. */
+COLLECT_API int collect_kernel_reduce(void *target, const void *a, const void *b, size_t count,
+                                      int dtype, int reduce_op);
+
+/* Bytes and blocks that the core holds from the heap, for leak checks. */
+COLLECT_API size_t collect_heap_blocks(void);
+
+/* ---- engine -------------------------------------------------------------------------------- */
+
+/* Opens the port and starts the I/O thread. */
+COLLECT_API int collect_engine_create(const struct collect_engine_options *options,
+                                      collect_engine **engine_out);
+
+/* Stops the thread, closes everything, frees; every comm must be destroyed first. Sets *engine to
+ * NULL; accepts NULL. Not from two threads at once. */
+COLLECT_API void collect_engine_destroy(collect_engine **engine);
+
+COLLECT_API uint16_t collect_engine_port(const collect_engine *engine);
+
+/* Readable while events wait. Owned by the engine. */
+COLLECT_API int collect_engine_event_fd(const collect_engine *engine);
+
+/* 1: *event_out is the oldest event, removed from the queue. 0: none. */
+COLLECT_API int collect_engine_next_event(collect_engine *engine, struct collect_event *event_out);
+
+/* ---- comm ---------------------------------------------------------------------------------- */
+
+/* A communicator without a view: operations may be submitted, and wait. `self` is this peer's
+ * incarnation, `key` the group's. */
+COLLECT_API int collect_comm_create(collect_engine *engine, uint64_t key, uint64_t self,
+                                    collect_comm **comm_out);
+
+/* Aborts what is pending, closes every link, frees. Ops must be released by their owners
+ * before or after. Sets *comm to NULL; accepts NULL. */
+COLLECT_API void collect_comm_destroy(collect_comm **comm);
+
+/* Dials these peers, without changing the view. LINK_UP or LINK_LOST tells for each, also for a
+ * link that is up already. */
+COLLECT_API int collect_comm_dial(collect_comm *comm, const struct collect_member *members,
+                                  uint32_t member_count);
+
+/* From here on nothing of the current epoch is sent, accepted or delivered, until an install.
+ * Returns what this peer knows. Idempotent: a second call reports the same. */
+COLLECT_API int collect_comm_freeze(collect_comm *comm, struct collect_report *report_out);
+
+/* Enters an epoch. After a freeze: applies the verdict and goes on. Without a freeze (a planned
+ * switch): COLLECT_E_BUSY while operations are in flight, except on a comm that never had a view.
+ * An event REPAIRED follows when this peer's repair, if any, is complete. */
+COLLECT_API int collect_comm_install(collect_comm *comm, const struct collect_install *install);
+
+/* The next submitted op is op_base + 1; what was consumed keeps its number. COLLECT_E_BUSY while
+ * operations are in flight. */
+COLLECT_API int collect_comm_rebase(collect_comm *comm, uint64_t op_base);
+
+/* Completes every pending op as aborted, at once; their memory is no longer touched. The other
+ * members still wait for them: each in turn must be settled by a verdict before the next op can
+ * run; an event ABORTED asks for it. */
+COLLECT_API int collect_comm_abort(collect_comm *comm);
+
+/* Ops that were submitted and are not consumed. */
+COLLECT_API uint32_t collect_comm_pending(collect_comm *comm);
+
+/* Fills at most `capacity` entries, returns how many links there are. */
+COLLECT_API uint32_t collect_comm_links(collect_comm *comm, struct collect_link_info *infos_out,
+                                        uint32_t capacity);
+
+/* A fail-point for tests and stress runs: SIGKILLs this process when it has handed `frame` data
+ * frames of op `op` to the network (op 0: the next one submitted). */
+COLLECT_API void collect_comm_kill_at(collect_comm *comm, uint64_t op, uint32_t frame);
+
+/*
+ * Starts an all-reduce of `count` elements over all members.
+ *
+ * source  borrowed until the op completes; never written unless it equals target
+ * target  borrowed until the op completes; may equal source, may not otherwise overlap it
+ * deadline_ns  CLOCK_MONOTONIC; an event LATE is queued when it passes. 0: none
+ * op_out  receives an op that the caller releases with collect_op_release
+ *
+ * Every member starts the same operations in the same order. count 0 is a barrier. Never blocks.
+ */
+COLLECT_API int collect_comm_all_reduce(collect_comm *comm, const void *source, void *target,
+                                        size_t count, int dtype, int reduce_op,
+                                        uint64_t deadline_ns, collect_op **op_out);
+
+/* ---- op ------------------------------------------------------------------------------------ */
+
+/* Waits at most timeout_ns, driving progress meanwhile if no other thread does. Returns the op's
+ * status: COLLECT_PENDING when time ran out or a signal arrived. */
+COLLECT_API int collect_op_wait(collect_op *op, uint64_t timeout_ns);
+
+/* Never blocks. */
+COLLECT_API void collect_op_info_get(collect_op *op, struct collect_op_info *info_out);
+
+/* Gives the caller's hold up. A pending op goes on and is freed when it completes: the memory it
+ * borrowed must stay valid until then. Sets *op to NULL; accepts NULL. */
+COLLECT_API void collect_op_release(collect_op **op);
+
+/* ---- plans --------------------------------------------------------------------------------- */
+
+/* The plan of `rank` in an all-reduce over `world` ranks. */
+COLLECT_API int collect_plan_create(int algorithm, uint32_t world, uint32_t rank,
+                                    collect_plan **plan_out);
+COLLECT_API void collect_plan_destroy(collect_plan **plan);
+COLLECT_API uint32_t collect_plan_lane_count(const collect_plan *plan);
+COLLECT_API uint32_t collect_plan_slice_count(const collect_plan *plan);
+COLLECT_API uint32_t collect_plan_step_count(const collect_plan *plan, uint32_t lane);
+COLLECT_API int collect_plan_step(const collect_plan *plan, uint32_t lane, uint32_t index,
+                                  struct collect_step *step_out);
+
+/* Element range [*begin_out, *end_out) in bytes of `slice` when `bytes` are cut. */
+COLLECT_API int collect_plan_slice(const collect_plan *plan, uint32_t slice, uint64_t bytes,
+                                   uint64_t *begin_out, uint64_t *end_out);
+
+/* Writes the plan as text; returns the length it needs without the terminating zero. */
+COLLECT_API size_t collect_plan_print(const collect_plan *plan, char *text_out, size_t capacity);
+
+/* Proves the plans of a whole world: sends matched with receives, every contribution once, one
+ * owner per slice, no read before it is ready, no deadlock under `credit` frames per link. On
+ * failure reason_out (capacity bytes) says which rank, lane and step breaks what. */
+COLLECT_API int collect_plan_check(int algorithm, uint32_t world, uint32_t credit,
+                                   char *reason_out, size_t capacity);
+
+/* cffi: end */
+
+#endif

@@ -1,0 +1,191 @@
+/*
+ * A link: the edge to one peer. It has 1…COLLECT_STREAMS_MAX streams and one send queue: any
+ * stream that is writable takes the next frame, so no frame waits behind a slow stream.
+ *
+ * Contract
+ *  - A frame's payload is borrowed until `sent` is called for it, or it is purged.
+ *  - Payload is charged to a window; the receiver returns it with col_link_consume once a frame's
+ * bytes
+ *    are where they belong. So a receiver always drains what it granted, and a sender never has
+ *    more unconsumed than the window.
+ *  - `lost` is called once per loss; afterwards nothing more is called until the link is opened
+ *    again. Frames queued at that time are gone.
+ *  - Callbacks may call any link function, of this link too; they never free a link.
+ *
+ * Owner: whoever holds the engine's baton.
+ */
+#ifndef COL_TRANSPORT_LINK_H
+#define COL_TRANSPORT_LINK_H
+
+#include "include/collect.h"
+#include "transport/pool.h"
+#include "transport/stream.h"
+#include "wire/frame.h"
+
+struct col_link;
+
+/* Where a frame's payload goes. */
+enum col_place {
+	COL_PLACE_DISCARD, /* nowhere, but it is counted as received */
+	COL_PLACE_EXEC,    /* memory of the running operation */
+	COL_PLACE_REPAIR,  /* the result that is being repaired */
+	COL_PLACE_EARLY,   /* a buffer that is kept for later */
+	COL_PLACE_REFUSE   /* the frame is wrong: `reason` says how; the link is lost */
+};
+
+struct col_sink {
+	enum col_place place;
+	uint8_t *target;
+	struct col_buffer *buffer; /* behind target, if pooled; owned by whom `arrived` hands it to */
+	const char *reason;
+};
+
+struct col_link_events {
+	/* A data or repair frame's header came. */
+	struct col_sink (*place)(void *user, struct col_link *link, const struct col_frame *frame);
+	/* Its payload is in place. */
+	void (*arrived)(void *user, struct col_link *link, const struct col_frame *frame,
+	                const struct col_sink *sink);
+	/* The last byte of a frame was handed to the network. token may be NULL. */
+	void (*sent)(void *user, struct col_link *link, const struct col_frame *frame, void *token);
+	void (*up)(void *user, struct col_link *link);
+	void (*lost)(void *user, struct col_link *link, int loss, const char *detail);
+};
+
+enum col_link_state {
+	COL_LINK_IDLE,    /* nobody has opened it: the other side dials, until deadline_ns */
+	COL_LINK_DIALING, /* we dial, until deadline_ns */
+	COL_LINK_UP,      /* at least one stream carries frames */
+	COL_LINK_LOST     /* final, until it is opened again */
+};
+
+struct col_link_options {
+	struct col_loop *loop;
+	struct col_buffers *buffers;
+	struct col_pool *outbounds;
+	const uint64_t *now_ns;    /* of the last poll */
+	const uint64_t *delivered; /* this peer's last consumed op, for headers */
+	const struct col_link_events *events;
+	void *user;
+	uint64_t key;
+	uint64_t self;
+	uint64_t peer;
+	uint32_t stream_count;
+	uint32_t window_bytes;
+	uint64_t silence_ns;
+	uint64_t connect_ns;
+};
+
+/* A frame that waits or is being written. */
+struct col_outbound {
+	struct col_outbound *next;
+	struct col_frame frame;
+	const uint8_t *payload;
+	struct col_buffer *buffer; /* owns payload; NULL: borrowed */
+	void *token;
+};
+
+enum col_link_stream_state {
+	COL_STREAM_CLOSED,
+	COL_STREAM_CONNECTING, /* the kernel connects */
+	COL_STREAM_GREETING,   /* our hello is out, theirs is awaited */
+	COL_STREAM_OPEN
+};
+
+#define COL_RECEIVE_BYTES 65536u
+
+struct col_link_stream {
+	struct col_stream stream;
+	struct col_link *link;
+	enum col_link_stream_state state;
+	uint32_t index;
+	bool is_blocked; /* the last write found no room */
+
+	/* Being written: head, then the payload of `sending`. */
+	struct col_outbound *sending; /* NULL: the head is a control frame or a hello */
+	uint8_t head[COL_FRAME_HEADER_BYTES + COL_FRAME_HELLO_BYTES];
+	size_t head_bytes;
+	size_t written_bytes; /* of head and payload together */
+
+	/* Being read: buffered bytes [begin, end), and the frame whose payload is under way. */
+	uint8_t *buffer; /* COL_RECEIVE_BYTES; owned */
+	size_t begin;
+	size_t end;
+	bool has_frame;
+	struct col_frame frame;
+	struct col_sink sink;
+	size_t payload_bytes; /* of the frame that are in place */
+	uint8_t hello[COL_FRAME_HELLO_BYTES];
+};
+
+struct col_link {
+	struct col_link_options options;
+	enum col_link_state state;
+	int loss;             /* enum collect_loss, when lost */
+	uint64_t opened_epoch; /* epoch for which it was opened last */
+	char addresses[COLLECT_ADDRESS_BYTES_MAX];
+	uint32_t candidate;   /* index into addresses that is being dialed */
+	struct col_endpoint endpoint; /* of the candidate that answered */
+	uint64_t redial_ns;   /* when to try the next candidate */
+	uint64_t deadline_ns; /* when opening counts as failed */
+	uint64_t heard_ns;
+	uint64_t spoke_ns;
+	struct col_link_stream streams[COLLECT_STREAMS_MAX];
+
+	struct col_outbound *queue_head;
+	struct col_outbound *queue_tail;
+	bool is_flushing;
+	bool wants_heartbeat;
+	bool wants_credit;
+	uint32_t charged;    /* payload bytes sent, modulo 2^32 */
+	uint32_t granted;    /* … of which the peer has consumed */
+	uint32_t consumed;   /* payload bytes that we have consumed, modulo 2^32 */
+	uint32_t advertised; /* … of which the peer knows */
+	uint64_t sent_bytes;
+	uint64_t received_bytes;
+
+	struct col_link *next; /* in the comm's list */
+};
+
+void col_link_init(struct col_link *link, const struct col_link_options *options);
+/* Closes, frees what it owns. */
+void col_link_fini(struct col_link *link);
+
+/* Dials the candidates in turn until connect_ns is over. From IDLE or LOST. */
+void col_link_dial(struct col_link *link, const char *addresses, uint64_t epoch);
+/* Waits for the peer to dial, until connect_ns is over. From IDLE or LOST. */
+void col_link_expect(struct col_link *link, uint64_t epoch);
+/* Takes an accepted socket over whose hello was `hello`, and answers it. Stream 0 opens the link
+ * anew, whatever its state. The socket is taken on failure too: COLLECT_E_BUSY, a further stream
+ * of a link that is not up. */
+int col_link_adopt(struct col_link *link, int fd, const struct col_hello *hello, uint64_t epoch);
+/* For tests: the link is up over this stream, without a greeting; `stream` is moved. */
+int col_link_attach(struct col_link *link, uint32_t index, struct col_stream *stream);
+/* Back to IDLE, silently. */
+void col_link_close(struct col_link *link);
+
+/* Queues a frame and writes what can be written. payload: frame->length bytes, borrowed, or owned
+ * by `buffer` (taken, also on failure). COLLECT_E_CLOSED: the link is lost. COLLECT_E_MEMORY. */
+int col_link_send(struct col_link *link, const struct col_frame *frame, const uint8_t *payload,
+                  struct col_buffer *buffer, void *token);
+/* The frame's `bytes` of payload are consumed. */
+void col_link_consume(struct col_link *link, uint32_t bytes);
+/* Drops queued frames; of half-written ones the rest is copied, so that no caller's memory is read
+ * any more. Payload of exec and repair frames that is coming in is discarded from here on. */
+void col_link_purge(struct col_link *link);
+/* Heartbeats, silence, dialing, deadlines. */
+void col_link_tick(struct col_link *link, uint64_t heartbeat_ns);
+/* The process was stopped for gap_ns: the silence was its own. */
+void col_link_forgive(struct col_link *link, uint64_t gap_ns);
+bool col_link_can_send(const struct col_link *link);
+
+/* Between link.c, link_send.c and link_receive.c. */
+void col__link_lose(struct col_link *link, int loss, const char *detail);
+void col__link_flush(struct col_link *link);
+void col__link_stream_greet(struct col_link_stream *stream);
+void col__link_stream_close(struct col_link_stream *stream);
+void col__link_stream_opened(struct col_link_stream *stream);
+void col__link_readable(struct col_link_stream *stream);
+void col__link_stream_reset_sending(struct col_link_stream *stream);
+
+#endif

@@ -1,0 +1,64 @@
+/*
+ * A stream: an ordered, reliable, non-blocking byte channel; one socket, or one end of an
+ * in-memory pair for tests. A link owns its streams.
+ */
+#ifndef COL_TRANSPORT_STREAM_H
+#define COL_TRANSPORT_STREAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "transport/loop.h"
+
+struct col_stream;
+
+struct col_stream_ops {
+	/* Bytes moved (> 0); 0 from read: end of file; -EAGAIN: not now; another -errno: broken. */
+	ssize_t (*read)(struct col_stream *stream, const struct iovec *parts, int part_count);
+	ssize_t (*write)(struct col_stream *stream, const struct iovec *parts, int part_count);
+	/* Asks to be told by `ready` when a write may succeed. */
+	void (*want_write)(struct col_stream *stream, bool wants);
+	/* Closes; idempotent. The memory stays its owner's. */
+	void (*close)(struct col_stream *stream);
+};
+
+struct col_stream {
+	const struct col_stream_ops *ops;
+	/* Set by the owner. can_read and can_write as in struct col_watch. */
+	void (*ready)(struct col_stream *stream, bool can_read, bool can_write);
+	struct col_watch watch; /* tcp */
+	struct col_loop *loop;  /* tcp */
+	struct col_pipe *inbox; /* memory: what this end reads … */
+	struct col_pipe *outbox; /* … and writes */
+	bool wants_write;        /* memory */
+};
+
+/* One IP endpoint in the form the kernel takes. */
+struct col_endpoint {
+	uint32_t bytes; /* of storage in use */
+	uint8_t storage[28]; /* a sockaddr_in or sockaddr_in6 */
+};
+
+/* Parses the candidate number `index` of "1.2.3.4:5,[::1]:6". COLLECT_E_ADDRESS: there is none. */
+int col_endpoint_parse(const char *addresses, uint32_t index, struct col_endpoint *endpoint_out);
+
+/* Starts to connect: `ready` with can_write when it is decided, then col_stream_tcp_error tells. */
+int col_stream_tcp_dial(struct col_stream *stream, struct col_loop *loop,
+                        const struct col_endpoint *endpoint);
+/* Takes an accepted, non-blocking socket over; closes it on failure. */
+int col_stream_tcp_adopt(struct col_stream *stream, struct col_loop *loop, int fd);
+/* Closes a socket that nobody wants. */
+void col_stream_tcp_refuse(int fd);
+/* The pending error of the socket (0: none): errno of a failed connect. */
+int col_stream_tcp_error(struct col_stream *stream);
+/* Options of every data socket: no delay, a bounded unsent queue, reno on loopback. */
+void col_stream_tcp_tune(int fd);
+
+/* Two ends joined by two pipes of `capacity` bytes each. */
+int col_stream_memory_pair(struct col_stream *a, struct col_stream *b, size_t capacity);
+/* Tells the end what it can do now; returns whether it was told anything. */
+bool col_stream_memory_pump(struct col_stream *stream);
+
+#endif

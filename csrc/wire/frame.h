@@ -1,0 +1,89 @@
+/*
+ * The data plane's frame header: 64 bytes, little-endian, laid out in docs/protocol.md section 8.
+ * Decoding never trusts: the reason for a refusal is returned, not a boolean.
+ */
+#ifndef COL_WIRE_FRAME_H
+#define COL_WIRE_FRAME_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define COL_FRAME_HEADER_BYTES 64u
+#define COL_FRAME_HELLO_BYTES 32u
+#define COL_FRAME_PAYLOAD_BYTES_MAX (1u << 20)
+#define COL_FRAME_VERSION 1u
+
+enum col_frame_kind {
+	COL_FRAME_HELLO = 1,
+	COL_FRAME_DATA = 2,
+	COL_FRAME_REPAIR = 3,
+	COL_FRAME_CREDIT = 4,
+	COL_FRAME_HEARTBEAT = 5
+};
+
+/*
+ * Every kind carries group, delivered and credit. What a kind does not use is zero:
+ *
+ * kind               attempt  op, offset  lane, step, digest  length
+ * HELLO              yes      -           -                   COL_FRAME_HELLO_BYTES
+ * DATA               yes      yes         yes                 0…COL_FRAME_PAYLOAD_BYTES_MAX
+ * REPAIR             yes      yes         -                   0…COL_FRAME_PAYLOAD_BYTES_MAX
+ * CREDIT, HEARTBEAT  -        -           -                   0
+ *
+ * The attempt of a hello is the epoch for which the connection is made.
+ */
+struct col_frame {
+	uint8_t kind; /* enum col_frame_kind */
+	uint16_t lane;
+	uint16_t step;
+	uint32_t group;
+	uint32_t digest;
+	uint64_t op;
+	uint64_t attempt;
+	uint64_t offset;
+	uint32_t length;
+	uint64_t delivered;
+	uint32_t credit;
+};
+
+/* Payload of a hello frame. */
+struct col_hello {
+	uint64_t key;
+	uint64_t source;
+	uint64_t target;
+	uint32_t stream;
+	uint32_t stream_count;
+};
+
+enum col_frame_reason {
+	COL_FRAME_VALID = 0,
+	COL_FRAME_BAD_MAGIC,
+	COL_FRAME_BAD_VERSION,
+	COL_FRAME_BAD_CHECKSUM,
+	COL_FRAME_BAD_KIND,
+	COL_FRAME_BAD_RESERVED,
+	COL_FRAME_BAD_LENGTH, /* over the maximum, or not what the kind asks for */
+	COL_FRAME_BAD_FIELD,  /* a field that the kind does not use is not zero */
+	COL_FRAME_REASON_COUNT
+};
+
+/* The frame must be valid: what is encoded here is accepted by col_frame_decode. */
+void col_frame_encode(const struct col_frame *frame, uint8_t header_out[COL_FRAME_HEADER_BYTES]);
+
+/* COL_FRAME_VALID and *frame_out, or the first reason for a refusal in the order of the
+ * enumeration; then *frame_out is untouched. */
+enum col_frame_reason col_frame_decode(const uint8_t header[COL_FRAME_HEADER_BYTES],
+                                       struct col_frame *frame_out);
+
+/* A sentence without a full stop, such as "the magic number is not that of collect". */
+const char *col_frame_reason_text(enum col_frame_reason reason);
+
+void col_hello_encode(const struct col_hello *hello, uint8_t payload_out[COL_FRAME_HELLO_BYTES]);
+void col_hello_decode(const uint8_t payload[COL_FRAME_HELLO_BYTES], struct col_hello *hello_out);
+
+/* CRC-32C (Castagnoli), the polynomial of iSCSI (RFC 3720). */
+uint32_t col_crc32c(const void *bytes, size_t count);
+/* The same, without the instruction that some machines have for it. */
+uint32_t col_crc32c_scalar(const void *bytes, size_t count);
+
+#endif

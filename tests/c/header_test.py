@@ -1,0 +1,33 @@
+"""Compiles each header of csrc alone and included twice. Usage: header_test.py csrc cc..."""
+
+import pathlib
+import subprocess
+import sys
+
+FLAGS = "-std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Wundef -Werror -fsyntax-only -x c -"
+
+
+def main() -> int:
+    root = pathlib.Path(sys.argv[1])
+    headers = sorted(root.rglob("*.h"))
+    if not headers:
+        print(f"Bail out! no headers under {root}")
+        return 1
+    print(f"1..{len(headers)}")
+    failed = 0
+    for number, header in enumerate(headers, start=1):
+        name = header.relative_to(root)
+        command = [*sys.argv[2:], f"-I{root}", f"-I{root / 'include'}", *FLAGS.split()]
+        include = f'#include "{name}"\n'
+        result = subprocess.run(
+            command, check=False, input=include * 2, capture_output=True, text=True
+        )
+        for line in result.stderr.splitlines():
+            print("#", line)
+        print("ok" if result.returncode == 0 else "not ok", number, name)
+        failed += result.returncode != 0
+    print(f"# {len(headers) - failed} passed, {failed} failed")
+    return int(failed > 0)
+
+
+sys.exit(main())

@@ -1,0 +1,343 @@
+/* Two links joined by an in-memory stream: queueing, credit, purging, garbage. No sockets, no
+ * threads, no clock but ours. */
+#include "transport/link.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/prng.h"
+#include "harness.h"
+
+#define WINDOW (64u * 1024)
+#define CHUNK 4096u
+
+struct side {
+	struct col_link link;
+	struct col_buffers buffers;
+	struct col_pool outbounds;
+	uint64_t now_ns;
+	uint64_t delivered;
+	uint8_t target[1 << 20]; /* frames are placed at their offset */
+	uint64_t arrived_bytes;
+	uint32_t arrived_count;
+	uint32_t sent_count;
+	uint32_t lost_count;
+	int loss;
+	char detail[COLLECT_DETAIL_BYTES_MAX];
+	bool consumes; /* at once */
+};
+
+static struct col_sink side_place(void *user, struct col_link *link, const struct col_frame *frame)
+{
+	struct side *side = user;
+	(void)link;
+	if (frame->offset + frame->length > sizeof(side->target))
+		return (struct col_sink){.place = COL_PLACE_REFUSE, .reason = "beyond the end"};
+	return (struct col_sink){.place = COL_PLACE_EXEC, .target = side->target + frame->offset};
+}
+
+static void side_arrived(void *user, struct col_link *link, const struct col_frame *frame,
+                         const struct col_sink *sink)
+{
+	struct side *side = user;
+	(void)sink;
+	side->arrived_bytes += frame->length;
+	side->arrived_count++;
+	if (side->consumes)
+		col_link_consume(link, frame->length);
+}
+
+static void side_sent(void *user, struct col_link *link, const struct col_frame *frame, void *token)
+{
+	struct side *side = user;
+	(void)link;
+	(void)frame;
+	if (token != NULL)
+		side->sent_count++;
+}
+
+static void side_up(void *user, struct col_link *link)
+{
+	(void)user;
+	(void)link;
+}
+
+static void side_lost(void *user, struct col_link *link, int loss, const char *detail)
+{
+	struct side *side = user;
+	(void)link;
+	side->lost_count++;
+	side->loss = loss;
+	strncpy(side->detail, detail, sizeof(side->detail) - 1);
+}
+
+static const struct col_link_events side_events = {
+	.place = side_place,
+	.arrived = side_arrived,
+	.sent = side_sent,
+	.up = side_up,
+	.lost = side_lost,
+};
+
+static void side_open(struct side *side, uint64_t self, uint64_t peer, uint32_t streams)
+{
+	memset(side, 0, sizeof(*side));
+	side->consumes = true;
+	side->now_ns = COL_NS_PER_S;
+	col_buffers_init(&side->buffers, CHUNK);
+	col_pool_init(&side->outbounds, sizeof(struct col_outbound), 64);
+	col_link_init(&side->link, &(struct col_link_options){
+		.buffers = &side->buffers,
+		.outbounds = &side->outbounds,
+		.now_ns = &side->now_ns,
+		.delivered = &side->delivered,
+		.events = &side_events,
+		.user = side,
+		.key = 9,
+		.self = self,
+		.peer = peer,
+		.stream_count = streams,
+		.window_bytes = WINDOW,
+		.silence_ns = COL_NS_PER_S,
+		.connect_ns = COL_NS_PER_S,
+	});
+}
+
+static void side_close(struct side *side)
+{
+	col_link_fini(&side->link);
+	col_buffers_fini(&side->buffers);
+	col_pool_fini(&side->outbounds);
+	free(side);
+}
+
+static void pair_open(struct side **a, struct side **b, uint32_t streams, size_t capacity)
+{
+	*a = malloc(sizeof(**a));
+	*b = malloc(sizeof(**b));
+	side_open(*a, 1, 2, streams);
+	side_open(*b, 2, 1, streams);
+	for (uint32_t i = 0; i < streams; i++) {
+		struct col_stream one;
+		struct col_stream two;
+		CHECK_EQ(col_stream_memory_pair(&one, &two, capacity), COLLECT_OK);
+		CHECK_EQ(col_link_attach(&(*a)->link, i, &one), COLLECT_OK);
+		CHECK_EQ(col_link_attach(&(*b)->link, i, &two), COLLECT_OK);
+	}
+}
+
+/* Lets bytes flow until nothing moves, visiting streams in the order that prng says. */
+static void pump(struct side *a, struct side *b, uint32_t streams, struct col_prng *prng)
+{
+	uint32_t quiet = 0;
+	while (quiet < 64) {
+		struct side *side = col_prng_below(prng, 2) == 0 ? a : b;
+		uint32_t index = (uint32_t)col_prng_below(prng, streams);
+		bool moved = col_stream_memory_pump(&side->link.streams[index].stream);
+		quiet = moved ? 0 : quiet + 1;
+	}
+}
+
+static void send_range(struct side *side, const uint8_t *source, size_t bytes)
+{
+	for (size_t offset = 0; offset < bytes; offset += CHUNK) {
+		size_t rest = bytes - offset;
+		struct col_frame frame = {
+			.kind = COL_FRAME_DATA,
+			.op = 1,
+			.attempt = 1,
+			.offset = offset,
+			.length = (uint32_t)(rest < CHUNK ? rest : CHUNK),
+		};
+		CHECK_EQ(col_link_send(&side->link, &frame, source + offset, NULL, side), COLLECT_OK);
+	}
+}
+
+static uint8_t *noise(size_t bytes)
+{
+	uint8_t *block = malloc(bytes);
+	for (size_t i = 0; i < bytes; i++)
+		block[i] = (uint8_t)(i * 31 + i / 977);
+	return block;
+}
+
+TEST(frames_arrive_whole_over_any_streams_and_pipe_sizes)
+{
+	static const size_t capacities[] = {1, 7, 64, 1000, 65536};
+	struct col_prng prng;
+	col_prng_init(&prng, test_seed());
+	uint8_t *source = noise(200000);
+	for (uint32_t streams = 1; streams <= 4; streams++) {
+		for (size_t c = streams > 2 ? 2 : 0; c < 5; c++) {
+			struct side *a;
+			struct side *b;
+			pair_open(&a, &b, streams, capacities[c]);
+			send_range(a, source, 200000);
+			pump(a, b, streams, &prng);
+			CHECK_EQ(b->arrived_bytes, 200000);
+			CHECK_EQ(a->sent_count, (200000 + CHUNK - 1) / CHUNK);
+			CHECK_BYTES_EQ(b->target, source, 200000);
+			side_close(a);
+			side_close(b);
+		}
+	}
+	free(source);
+}
+
+TEST(a_sender_never_has_more_unconsumed_than_the_window)
+{
+	struct side *a;
+	struct side *b;
+	struct col_prng prng;
+	col_prng_init(&prng, test_seed());
+	uint8_t *source = noise(500000);
+	pair_open(&a, &b, 2, 1 << 20);
+	b->consumes = false;
+	send_range(a, source, 500000);
+	pump(a, b, 2, &prng);
+	CHECK(b->arrived_bytes <= WINDOW);
+	CHECK(b->arrived_bytes + 2 * CHUNK > WINDOW);
+	b->consumes = true;
+	for (uint64_t i = b->arrived_bytes; i > 0; i -= CHUNK)
+		col_link_consume(&b->link, CHUNK);
+	pump(a, b, 2, &prng);
+	CHECK_EQ(b->arrived_bytes, 500000);
+	side_close(a);
+	side_close(b);
+	free(source);
+}
+
+TEST(a_purge_lets_go_of_the_callers_memory_and_keeps_the_stream_whole)
+{
+	struct col_prng prng;
+	col_prng_init(&prng, test_seed());
+	for (size_t capacity = 1; capacity < 9000; capacity = capacity * 2 + 1) {
+		struct side *a;
+		struct side *b;
+		uint8_t *source = noise(20000);
+		pair_open(&a, &b, 1, capacity);
+		send_range(a, source, 20000);
+		col_link_purge(&a->link);
+		free(source); /* a read of it would be seen by the sanitizer */
+		pump(a, b, 1, &prng);
+		uint64_t before = b->arrived_bytes;
+		uint8_t *again = noise(CHUNK);
+		send_range(a, again, CHUNK);
+		pump(a, b, 1, &prng);
+		CHECK_EQ(b->arrived_bytes, before + CHUNK);
+		CHECK_BYTES_EQ(b->target, again, CHUNK);
+		CHECK_EQ(a->lost_count + b->lost_count, 0);
+		free(again);
+		side_close(a);
+		side_close(b);
+	}
+}
+
+TEST(a_purge_in_the_middle_of_a_frame_discards_its_rest)
+{
+	struct col_prng prng;
+	col_prng_init(&prng, test_seed());
+	struct side *a;
+	struct side *b;
+	uint8_t *source = noise(CHUNK);
+	pair_open(&a, &b, 1, 1000);
+	send_range(a, source, CHUNK);
+	CHECK(col_stream_memory_pump(&b->link.streams[0].stream));
+	CHECK(b->link.streams[0].has_frame);
+	col_link_purge(&b->link);
+	memset(b->target, 0, sizeof(b->target));
+	pump(a, b, 1, &prng);
+	static const uint8_t zero[CHUNK];
+	CHECK_BYTES_EQ(b->target, zero, CHUNK);
+	CHECK_EQ(b->arrived_count, 1);
+	side_close(a);
+	side_close(b);
+	free(source);
+}
+
+TEST(garbage_loses_the_link_with_the_reason)
+{
+	struct side *a;
+	struct side *b;
+	pair_open(&a, &b, 1, 4096);
+	uint8_t bytes[128];
+	memset(bytes, 0x5a, sizeof(bytes));
+	struct iovec part = {bytes, sizeof(bytes)};
+	struct col_stream *stream = &a->link.streams[0].stream;
+	CHECK_EQ(stream->ops->write(stream, &part, 1), 128);
+	col_stream_memory_pump(&b->link.streams[0].stream);
+	CHECK_EQ(b->lost_count, 1);
+	CHECK_EQ(b->loss, COLLECT_LOSS_GARBAGE);
+	CHECK_STR_EQ(b->detail, col_frame_reason_text(COL_FRAME_BAD_MAGIC));
+	side_close(a);
+	side_close(b);
+}
+
+TEST(a_frame_that_is_refused_loses_the_link)
+{
+	struct side *a;
+	struct side *b;
+	pair_open(&a, &b, 1, 4096);
+	uint8_t byte = 1;
+	struct col_frame frame = {
+		.kind = COL_FRAME_DATA, .op = 1, .attempt = 1, .offset = 1 << 30, .length = 1};
+	CHECK_EQ(col_link_send(&a->link, &frame, &byte, NULL, NULL), COLLECT_OK);
+	col_stream_memory_pump(&b->link.streams[0].stream);
+	CHECK_EQ(b->loss, COLLECT_LOSS_GARBAGE);
+	CHECK_STR_EQ(b->detail, "beyond the end");
+	CHECK_EQ(col_link_send(&b->link, &frame, &byte, NULL, NULL), COLLECT_E_CLOSED);
+	side_close(a);
+	side_close(b);
+}
+
+TEST(silence_is_noticed_and_heartbeats_prevent_it)
+{
+	struct side *a;
+	struct side *b;
+	struct col_prng prng;
+	col_prng_init(&prng, test_seed());
+	pair_open(&a, &b, 1, 4096);
+	for (int i = 0; i < 100; i++) {
+		a->now_ns += 100 * COL_NS_PER_MS;
+		b->now_ns = a->now_ns;
+		col_link_tick(&a->link, 200 * COL_NS_PER_MS);
+		col_link_tick(&b->link, 200 * COL_NS_PER_MS);
+		pump(a, b, 1, &prng);
+	}
+	CHECK_EQ(a->lost_count + b->lost_count, 0);
+	for (int i = 0; i < 12; i++) {
+		b->now_ns += 100 * COL_NS_PER_MS;
+		col_link_tick(&b->link, 200 * COL_NS_PER_MS);
+	}
+	CHECK_EQ(b->loss, COLLECT_LOSS_SILENT);
+	side_close(a);
+	side_close(b);
+}
+
+TEST(an_own_stop_is_not_taken_for_the_others_silence)
+{
+	struct side *a;
+	struct side *b;
+	pair_open(&a, &b, 1, 4096);
+	b->now_ns += 5 * COL_NS_PER_S;
+	col_link_forgive(&b->link, 5 * COL_NS_PER_S);
+	col_link_tick(&b->link, 200 * COL_NS_PER_MS);
+	CHECK_EQ(b->lost_count, 0);
+	side_close(a);
+	side_close(b);
+}
+
+TEST(the_end_of_a_stream_loses_the_link_once)
+{
+	struct side *a;
+	struct side *b;
+	pair_open(&a, &b, 2, 4096);
+	col_link_close(&a->link);
+	col_stream_memory_pump(&b->link.streams[0].stream);
+	col_stream_memory_pump(&b->link.streams[1].stream);
+	CHECK_EQ(b->lost_count, 1);
+	CHECK_EQ(b->loss, COLLECT_LOSS_RESET);
+	side_close(a);
+	side_close(b);
+}
