@@ -72,6 +72,7 @@ uint32_t collect_comm_links(collect_comm *comm, struct collect_link_info *infos_
 {
 	uint32_t count = 0;
 	col_engine_enter(comm->engine);
+	uint64_t now_ns = comm->engine->now_ns;
 	for (const struct col_link *link = comm->links; link != NULL; link = link->next, count++) {
 		if (count >= capacity)
 			continue;
@@ -81,7 +82,8 @@ uint32_t collect_comm_links(collect_comm *comm, struct collect_link_info *infos_
 			.streams = link->options.stream_count,
 			.sent_bytes = link->sent_bytes,
 			.received_bytes = link->received_bytes,
-			.silent_ns = comm->engine->now_ns - link->heard_ns,
+			/* Forgiven silence may reach beyond now. */
+			.silent_ns = now_ns > link->heard_ns ? now_ns - link->heard_ns : 0,
 		};
 	}
 	col_engine_leave(comm->engine);

@@ -193,7 +193,7 @@ static void verdict_repair(struct collect_comm *comm, const struct collect_insta
 	struct collect_op *op = comm->ops_head;
 	if (op != NULL && op->number == install->verdict_op) {
 		if (op->is_given_up)
-			col__op_head_finish(comm, COLLECT_OK, install->verdict_attempt);
+			col__op_repair_finish(comm, install->verdict_attempt);
 		else
 			col__op_repair_begin(comm, install->verdict_attempt);
 	}
@@ -294,7 +294,9 @@ void col_comm_tick(struct collect_comm *comm, uint64_t stopped_ns)
 		if (stopped_ns > 0)
 			col_link_forgive(link, stopped_ns);
 		col_link_tick(link, comm->engine->heartbeat_ns);
-		if (link->state == COL_LINK_LOST && !col__mesh_is_member(comm, link->options.peer))
+		/* A stranger's link is of use only while it is open or being opened from here. */
+		bool is_of_use = link->state == COL_LINK_UP || link->state == COL_LINK_DIALING;
+		if (!is_of_use && !col__mesh_is_member(comm, link->options.peer))
 			col__mesh_remove(comm, link);
 	}
 }

@@ -92,6 +92,7 @@ struct collect_comm {
 	uint32_t ops_count;
 	uint64_t submitted; /* number of the last submitted op, or its base */
 	enum col_phase phase;
+	bool is_starting; /* col__op_start_next is on the stack */
 	uint32_t digest; /* of the head's call and the recipe, in this epoch */
 	uint64_t mismatch_op; /* for which a mismatch was told */
 	uint64_t consumed_op;
@@ -128,6 +129,8 @@ void col__op_head_finish(struct collect_comm *comm, int status, uint64_t attempt
 void col__op_give_up_all(struct collect_comm *comm, int status);
 void col__op_release(struct collect_op *op);
 void col__op_repair_begin(struct collect_comm *comm, uint64_t attempt);
+/* The head's repair is over, also when nobody waits for its result any more: tells so. */
+void col__op_repair_finish(struct collect_comm *comm, uint64_t attempt);
 void col__op_repair_check(struct collect_comm *comm);
 /* Stops the executor or repair of the head; its memory is not touched any more. */
 void col__op_stop(struct collect_comm *comm);

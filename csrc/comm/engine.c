@@ -253,7 +253,7 @@ static int options_check(const struct collect_engine_options *options)
 	                options->streams <= COLLECT_STREAMS_MAX && options->chunk_bytes >= 64 &&
 	                options->chunk_bytes % 64 == 0 &&
 	                options->chunk_bytes <= COL_FRAME_PAYLOAD_BYTES_MAX &&
-	                options->window_bytes / 4 >= options->chunk_bytes + COL_FRAME_HEADER_BYTES &&
+	                options->window_bytes / 4 >= options->chunk_bytes &&
 	                options->window_bytes <= INT32_MAX &&
 	                options->silence_ns >= 10 * COL_NS_PER_MS &&
 	                options->connect_ns >= COL_NS_PER_MS;
@@ -285,6 +285,7 @@ int collect_engine_create(const struct collect_engine_options *options, collect_
 	engine->event_fd = -1;
 	engine->loop.epoll_fd = -1;
 	engine->loop.wake_fd = -1;
+	engine->listener.fd = -1;
 	engine->listener.watch.fd = -1;
 	engine->now_ns = col_clock_ns();
 	engine->ticked_ns = engine->now_ns;

@@ -168,11 +168,13 @@ void col__mesh_drop_waiting(struct collect_comm *comm, const struct col_link *li
 
 /* ---- where a frame goes ---- */
 
-static struct col_sink place_repair(struct collect_comm *comm, const struct col_frame *frame)
+static struct col_sink place_repair(struct collect_comm *comm, const struct col_link *link,
+                                    const struct col_frame *frame)
 {
 	const struct collect_op *op = comm->ops_head;
 	uint32_t chunk_bytes = comm->engine->options.chunk_bytes;
-	if (comm->phase != COL_PHASE_REPAIRING || op->number != frame->op)
+	if (comm->phase != COL_PHASE_REPAIRING || op->number != frame->op ||
+	    rank_of(comm, link) == COL_RANK_NONE)
 		return sink_of(COL_PLACE_DISCARD);
 	uint64_t rest = frame->offset < op->bytes ? op->bytes - frame->offset : 0;
 	uint64_t length = rest < chunk_bytes ? rest : chunk_bytes;
@@ -216,7 +218,7 @@ static struct col_sink place_now(struct collect_comm *comm, struct col_link *lin
 	if (frame->attempt < comm->epoch || comm->is_frozen)
 		return sink_of(COL_PLACE_DISCARD);
 	if (frame->kind == COL_FRAME_REPAIR)
-		return place_repair(comm, frame);
+		return place_repair(comm, link, frame);
 	return place_data(comm, link, frame);
 }
 
@@ -256,7 +258,8 @@ static void link_arrived(void *user, struct col_link *link, const struct col_fra
 		break;
 	case COL_PLACE_EXEC:
 		if (is_current && comm->phase == COL_PHASE_RUNNING) {
-			col_exec_arrived(&comm->exec, frame, sink);
+			if (col_exec_arrived(&comm->exec, frame, sink) < 0)
+				col__link_lose(link, COLLECT_LOSS_RESET, "out of memory");
 			break;
 		}
 		col_buffer_put(sink->buffer);
@@ -382,6 +385,8 @@ static uint32_t stranger_count(const struct collect_comm *comm)
 	return count;
 }
 
+static const char not_open[] = "the link is not open for it";
+
 static const char *hello_refusal(struct collect_comm *comm, const struct col_hello *hello)
 {
 	if (comm == NULL)
@@ -393,9 +398,11 @@ static const char *hello_refusal(struct collect_comm *comm, const struct col_hel
 	if (hello->stream_count < 1 || hello->stream_count > COLLECT_STREAMS_MAX ||
 	    hello->stream >= hello->stream_count)
 		return "an impossible stream";
-	if (col__mesh_find(comm, hello->source) == NULL && stranger_count(comm) >= COL_STRANGERS_MAX)
-		return "too many peers that are not members";
-	return NULL;
+	if (col__mesh_find(comm, hello->source) != NULL)
+		return NULL;
+	if (hello->stream != 0)
+		return not_open;
+	return stranger_count(comm) < COL_STRANGERS_MAX ? NULL : "too many peers that are not members";
 }
 
 static const char *listener_greeted(void *user, int fd, const struct col_hello *hello,
@@ -416,7 +423,7 @@ static const char *listener_greeted(void *user, int fd, const struct col_hello *
 		col__link_lose(link, COLLECT_LOSS_RESET, "the peer opened the connection anew");
 	if (hello->stream_count > link->options.stream_count)
 		link->options.stream_count = hello->stream_count;
-	return col_link_adopt(link, fd, hello, epoch) < 0 ? "the link is not open for it" : NULL;
+	return col_link_adopt(link, fd, hello, epoch) < 0 ? not_open : NULL;
 }
 
 static void listener_refused(void *user, const char *from, const char *reason)

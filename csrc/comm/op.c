@@ -29,7 +29,9 @@ void col__op_release(struct collect_op *op)
 static void op_complete(struct collect_op *op, int status)
 {
 	op->completed_ns = col_clock_ns();
-	atomic_store_explicit(&op->status, status, memory_order_release);
+	/* Sequentially consistent, as are the waiter's two steps: either it sees this status, or its
+	 * sleep is seen and ended. */
+	atomic_store(&op->status, status);
 	col_engine_op_completed(op->comm->engine);
 }
 
@@ -104,13 +106,19 @@ static void head_run(struct collect_comm *comm)
 
 void col__op_start_next(struct collect_comm *comm)
 {
+	/* An op may be over before head_run returns, as in a world of one: the loop below takes the
+	 * next, so that a long queue is no deep stack. */
+	if (comm->is_starting)
+		return;
+	comm->is_starting = true;
 	while (comm->ops_head != NULL && comm->phase == COL_PHASE_WAITING && !comm->is_frozen &&
 	       comm->epoch != 0) {
 		struct collect_op *op = comm->ops_head;
 		if (op->number <= comm->consumed_op) {
 			/* A verdict failed it before it was submitted here. */
 			head_pop(comm);
-			op_complete(op, COLLECT_E_FAILED);
+			if (!op->is_given_up)
+				op_complete(op, COLLECT_E_FAILED);
 			col__op_release(op);
 		} else if (op->is_given_up) {
 			comm->phase = COL_PHASE_ABANDONED;
@@ -123,6 +131,15 @@ void col__op_start_next(struct collect_comm *comm)
 			head_run(comm);
 		}
 	}
+	comm->is_starting = false;
+}
+
+/* The areas of results are about to change hands: no link may read or write one any more. A needer
+ * that gave up does not wait for its repair; a hostile peer may send a frame twice. */
+static void links_purge(struct collect_comm *comm)
+{
+	for (struct col_link *link = comm->links; link != NULL; link = link->next)
+		col_link_purge(link);
 }
 
 void col__op_head_finish(struct collect_comm *comm, int status, uint64_t attempt)
@@ -134,6 +151,7 @@ void col__op_head_finish(struct collect_comm *comm, int status, uint64_t attempt
 	comm->consumed_status = status;
 	if (is_delivered) {
 		struct col_result result = comm->result;
+		links_purge(comm);
 		if (op->count > 0)
 			memcpy(op->target, result.bytes, op->bytes);
 		comm->result = comm->retained;
@@ -150,8 +168,7 @@ void col__op_head_finish(struct collect_comm *comm, int status, uint64_t attempt
 
 void col__op_stop(struct collect_comm *comm)
 {
-	for (struct col_link *link = comm->links; link != NULL; link = link->next)
-		col_link_purge(link);
+	links_purge(comm);
 	if (comm->exec.lanes != NULL)
 		col_exec_stop(&comm->exec);
 	col_free(comm->repair_has);
@@ -179,6 +196,12 @@ void col__op_give_up_all(struct collect_comm *comm, int status)
 
 /* ---- repair ---- */
 
+void col__op_repair_finish(struct collect_comm *comm, uint64_t attempt)
+{
+	col__mesh_post(comm, COLLECT_EVENT_REPAIRED, comm->self, 0, "");
+	col__op_head_finish(comm, COLLECT_OK, attempt);
+}
+
 void col__op_repair_begin(struct collect_comm *comm, uint64_t attempt)
 {
 	struct collect_op *op = comm->ops_head;
@@ -190,7 +213,7 @@ void col__op_repair_begin(struct collect_comm *comm, uint64_t attempt)
 		comm->repair_has = NULL;
 		op->is_given_up = true;
 		op_complete(op, COLLECT_E_MEMORY);
-		col__op_head_finish(comm, COLLECT_OK, attempt);
+		col__op_repair_finish(comm, attempt);
 		return;
 	}
 	comm->repair_attempt = attempt;
@@ -204,8 +227,7 @@ void col__op_repair_check(struct collect_comm *comm)
 		return;
 	col_free(comm->repair_has);
 	comm->repair_has = NULL;
-	col__mesh_post(comm, COLLECT_EVENT_REPAIRED, comm->self, 0, "");
-	col__op_head_finish(comm, COLLECT_OK, comm->repair_attempt);
+	col__op_repair_finish(comm, comm->repair_attempt);
 }
 
 /* ---- what the executor calls ---- */
@@ -245,7 +267,7 @@ const struct col_exec_events col__op_exec_events = {
 static bool is_complete(void *argument)
 {
 	struct collect_op *op = argument;
-	return atomic_load_explicit(&op->status, memory_order_acquire) != COLLECT_PENDING;
+	return atomic_load(&op->status) != COLLECT_PENDING;
 }
 
 int collect_op_wait(collect_op *op, uint64_t timeout_ns)

@@ -4,8 +4,11 @@
 
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "plan/plan_check.h"
 
 #define EARLIES_IDLE_MAX 1024u
+
+_Static_assert(COL_EXEC_DEPTH == COL_PLAN_CHECK_WINDOW, "the checker runs as many chunks at once");
 
 /*
  * A received result may land in OUT before its step's turn only if no earlier step of its lane
@@ -107,6 +110,8 @@ void col_exec_start(struct col_exec *exec, const struct col_run *run)
 		struct col_lane_run *lane = &exec->lanes[(i + plan->rank) % plan->lane_count];
 		lane->begun = 0;
 		lane->completed = 0;
+		lane->sends_pending = 0;
+		lane->is_done = false;
 		lane->iterations =
 			col_plan_iterations(plan, lane->index, run->bytes, exec->chunk_bytes);
 		if (lane->iterations == 0)
@@ -198,8 +203,8 @@ struct col_sink col_exec_place(struct col_exec *exec, uint32_t rank, const struc
 	return (struct col_sink){.place = COL_PLACE_EXEC, .target = buffer->bytes, .buffer = buffer};
 }
 
-void col_exec_arrived(struct col_exec *exec, const struct col_frame *frame,
-                      const struct col_sink *sink)
+int col_exec_arrived(struct col_exec *exec, const struct col_frame *frame,
+                     const struct col_sink *sink)
 {
 	COL_ASSERT(exec->is_running);
 	const struct collect_plan *plan = exec->plan;
@@ -211,11 +216,13 @@ void col_exec_arrived(struct col_exec *exec, const struct col_frame *frame,
 	if (was_received(lane, frame->step, chunk)) {
 		col_buffer_put(sink->buffer);
 		exec->events->consumed(exec->user, plan->steps[index].peer, frame->length);
-		return;
+		return COLLECT_OK;
 	}
 	struct col_early *early = col_pool_get(&exec->earlies);
-	/* A block of 32 bytes from a pool: running out here leaves nothing sensible to do. */
-	COL_ASSERT(early != NULL);
+	if (early == NULL) {
+		col_buffer_put(sink->buffer);
+		return COLLECT_E_MEMORY;
+	}
 	*early = (struct col_early){
 		.next = lane->early,
 		.step = frame->step,
@@ -225,15 +232,16 @@ void col_exec_arrived(struct col_exec *exec, const struct col_frame *frame,
 	lane->early = early;
 	lane_queue(lane);
 	advance(exec);
+	return COLLECT_OK;
 }
 
 void col_exec_sent(struct col_exec *exec, void *token)
 {
-	struct col_iteration *iteration = token;
-	COL_ASSERT(iteration->sends_pending > 0);
-	iteration->sends_pending--;
-	if (iteration->sends_pending > 0)
+	struct col_lane_run *lane = token;
+	COL_ASSERT(lane->sends_pending > 0);
+	lane->sends_pending--;
+	if (lane->sends_pending > 0)
 		return;
-	lane_queue(iteration->lane);
+	lane_queue(lane);
 	advance(exec);
 }

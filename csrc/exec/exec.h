@@ -3,7 +3,7 @@
  *
  * Each lane runs up to COL_EXEC_DEPTH iterations at once, each on its own chunk, each through
  * the lane's steps in order. A step that receives waits for its frame; a send is queued and does
- * not wait, but an iteration is complete only when its frames have left for the network. A frame
+ * not wait, nor does the lane's next iteration wait for it (plan.h says why). A frame
  * that comes before its step is kept; how many can come is bounded by the links' credit.
  *
  * Owner: whoever holds the engine's baton. It knows ranks, not peers: its owner maps them.
@@ -46,7 +46,6 @@ struct col_iteration {
 	struct col_lane_run *lane;
 	uint64_t chunk;
 	uint32_t pc;            /* next step */
-	uint32_t sends_pending; /* queued and not yet written */
 };
 
 struct col_early {
@@ -64,6 +63,8 @@ struct col_lane_run {
 	uint64_t iterations;
 	uint64_t begun;    /* iterations [completed, begun) are under way */
 	uint64_t completed;
+	uint32_t sends_pending; /* frames of all iterations that are queued and not yet written */
+	bool is_done;
 	struct col_iteration window[COL_EXEC_DEPTH];
 	struct col_early *early;
 };
@@ -99,9 +100,10 @@ void col_exec_stop(struct col_exec *exec);
 
 /* Where the payload of a data frame from `rank` goes. */
 struct col_sink col_exec_place(struct col_exec *exec, uint32_t rank, const struct col_frame *frame);
-/* It is there. Takes sink->buffer. */
-void col_exec_arrived(struct col_exec *exec, const struct col_frame *frame,
-                      const struct col_sink *sink);
+/* It is there. Takes sink->buffer. COLLECT_E_MEMORY: the frame is forgotten, and nobody will send
+ * it again. */
+int col_exec_arrived(struct col_exec *exec, const struct col_frame *frame,
+                     const struct col_sink *sink);
 /* A frame was written. */
 void col_exec_sent(struct col_exec *exec, void *token);
 

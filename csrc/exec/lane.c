@@ -48,8 +48,8 @@ static void send(const struct context *context, uint32_t rank, const uint8_t *pa
 		.offset = context->span.begin,
 		.length = span_bytes(context),
 	};
-	context->iteration->sends_pending++;
-	exec->events->send(exec->user, rank, &frame, payload, buffer, context->iteration);
+	context->iteration->lane->sends_pending++;
+	exec->events->send(exec->user, rank, &frame, payload, buffer, context->iteration->lane);
 }
 
 /* The frame's bytes into OUT, unless they landed there. */
@@ -166,11 +166,13 @@ void col__exec_lane_advance(struct col_lane_run *lane)
 			iteration_advance(lane, &lane->window[i % COL_EXEC_DEPTH]);
 		while (lane->completed < lane->begun) {
 			const struct col_iteration *oldest = &lane->window[lane->completed % COL_EXEC_DEPTH];
-			if (oldest->pc < shape->step_count || oldest->sends_pending > 0)
+			if (oldest->pc < shape->step_count)
 				break;
 			lane->completed++;
 		}
 	} while (lane->completed != completed && lane->completed < lane->iterations);
-	if (lane->completed == lane->iterations && completed != lane->completed)
+	if (lane->completed == lane->iterations && lane->sends_pending == 0 && !lane->is_done) {
+		lane->is_done = true;
 		lane->exec->lanes_left--;
+	}
 }

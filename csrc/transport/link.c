@@ -58,6 +58,7 @@ static void streams_close(struct col_link *link)
 		col__link_stream_close(&link->streams[i]);
 	link->charged = 0;
 	link->granted = 0;
+	link->taken = 0;
 	link->consumed = 0;
 	link->advertised = 0;
 	link->wants_credit = false;
@@ -67,8 +68,9 @@ static void streams_close(struct col_link *link)
 void col_link_close(struct col_link *link)
 {
 	link->state = COL_LINK_IDLE;
-	col_link_purge(link);
+	/* The streams first: a purge would copy the rest of what they were writing. */
 	streams_close(link);
+	col_link_purge(link);
 }
 
 void col__link_lose(struct col_link *link, int loss, const char *detail)
@@ -79,6 +81,20 @@ void col__link_lose(struct col_link *link, int loss, const char *detail)
 	link->state = COL_LINK_LOST;
 	link->loss = loss;
 	link->options.events->lost(link->options.user, link, loss, detail);
+}
+
+void col__link_stream_broken(struct col_link_stream *stream, const char *detail)
+{
+	struct col_link *link = stream->link;
+	if (stream->state == COL_STREAM_OPEN) {
+		col__link_lose(link, COLLECT_LOSS_RESET, detail);
+		return;
+	}
+	/* It never carried a frame. The link does without it, or the next tick tries again: the peer
+	 * may only just not be ready for us. */
+	col__link_stream_close(stream);
+	if (stream->index == 0)
+		link->redial_ns = *link->options.now_ns;
 }
 
 static int stream_prepare(struct col_link_stream *stream)
@@ -170,7 +186,8 @@ int col_link_adopt(struct col_link *link, int fd, const struct col_hello *hello,
 		goto refuse;
 	if (hello->stream == 0)
 		open_begin(link, COL_LINK_IDLE, epoch);
-	else if (link->state != COL_LINK_UP || stream->state != COL_STREAM_CLOSED)
+	else if (link->state != COL_LINK_UP || stream->state != COL_STREAM_CLOSED ||
+	         link->opened_epoch != epoch)
 		goto refuse;
 	status = stream_prepare(stream);
 	if (status < 0)
@@ -207,9 +224,7 @@ static void stream_connected(struct col_link_stream *stream)
 	struct col_link *link = stream->link;
 	int error = col_stream_tcp_error(&stream->stream);
 	if (error != 0) {
-		col__link_stream_close(stream);
-		if (stream->index == 0)
-			link->redial_ns = 0; /* the next tick tries the next candidate */
+		col__link_stream_broken(stream, strerror(error));
 		return;
 	}
 	stream->state = COL_STREAM_GREETING;
@@ -238,10 +253,11 @@ static void tick_opening(struct col_link *link, uint64_t now_ns)
 {
 	if (link->deadline_ns != 0 && now_ns >= link->deadline_ns) {
 		char detail[COLLECT_DETAIL_BYTES_MAX];
+		bool has_dialed = link->state == COL_LINK_DIALING;
 		snprintf(detail, sizeof(detail), "%s within %.1f s%s%.80s",
-		         link->state == COL_LINK_DIALING ? "could not be connected" : "did not connect",
-		         (double)link->options.connect_ns / 1e9,
-		         link->state == COL_LINK_DIALING ? "; tried " : "", link->addresses);
+		         has_dialed ? "could not be connected" : "did not connect",
+		         (double)link->options.connect_ns / 1e9, has_dialed ? "; tried " : "",
+		         has_dialed ? link->addresses : "");
 		col__link_lose(link, COLLECT_LOSS_UNREACHABLE, detail);
 	} else if (link->state == COL_LINK_DIALING && now_ns >= link->redial_ns) {
 		dial_next(link);

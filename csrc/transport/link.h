@@ -139,7 +139,8 @@ struct col_link {
 	bool wants_credit;
 	uint32_t charged;    /* payload bytes sent, modulo 2^32 */
 	uint32_t granted;    /* … of which the peer has consumed */
-	uint32_t consumed;   /* payload bytes that we have consumed, modulo 2^32 */
+	uint32_t taken;      /* payload bytes that came over this connection, modulo 2^32 */
+	uint32_t consumed;   /* … of which we have used up */
 	uint32_t advertised; /* … of which the peer knows */
 	uint64_t sent_bytes;
 	uint64_t received_bytes;
@@ -157,7 +158,7 @@ void col_link_dial(struct col_link *link, const char *addresses, uint64_t epoch)
 void col_link_expect(struct col_link *link, uint64_t epoch);
 /* Takes an accepted socket over whose hello was `hello`, and answers it. Stream 0 opens the link
  * anew, whatever its state. The socket is taken on failure too: COLLECT_E_BUSY, a further stream
- * of a link that is not up. */
+ * of a link that is not up, or of an earlier connection. */
 int col_link_adopt(struct col_link *link, int fd, const struct col_hello *hello, uint64_t epoch);
 /* For tests: the link is up over this stream, without a greeting; `stream` is moved. */
 int col_link_attach(struct col_link *link, uint32_t index, struct col_stream *stream);
@@ -165,7 +166,8 @@ int col_link_attach(struct col_link *link, uint32_t index, struct col_stream *st
 void col_link_close(struct col_link *link);
 
 /* Queues a frame and writes what can be written. payload: frame->length bytes, borrowed, or owned
- * by `buffer` (taken, also on failure). COLLECT_E_CLOSED: the link is lost. COLLECT_E_MEMORY. */
+ * by `buffer` (taken, also on failure). COLLECT_E_CLOSED: the link is lost. COLLECT_E_MEMORY: it is
+ * lost now, because nobody would ever send this frame again. */
 int col_link_send(struct col_link *link, const struct col_frame *frame, const uint8_t *payload,
                   struct col_buffer *buffer, void *token);
 /* The frame's `bytes` of payload are consumed. */
@@ -180,10 +182,17 @@ void col_link_forgive(struct col_link *link, uint64_t gap_ns);
 bool col_link_can_send(const struct col_link *link);
 
 /* Between link.c, link_send.c and link_receive.c. */
+/* A frame costs its payload and its header: so tiny frames are bounded in number too. */
+static inline uint32_t col__frame_charge(uint32_t length)
+{
+	return length + COL_FRAME_HEADER_BYTES;
+}
 void col__link_lose(struct col_link *link, int loss, const char *detail);
 void col__link_flush(struct col_link *link);
 void col__link_stream_greet(struct col_link_stream *stream);
 void col__link_stream_close(struct col_link_stream *stream);
+/* The connection of a stream ended. */
+void col__link_stream_broken(struct col_link_stream *stream, const char *detail);
 void col__link_stream_opened(struct col_link_stream *stream);
 void col__link_readable(struct col_link_stream *stream);
 void col__link_stream_reset_sending(struct col_link_stream *stream);

@@ -9,6 +9,8 @@
 
 /* Reads per readiness: enough to drain a chunk, few enough that one peer does not starve others. */
 #define READS_MAX 4
+/* A rest of a payload for which a read of its own costs less than copying what follows it. */
+#define LONG_BYTES (COL_RECEIVE_BYTES / 4)
 
 static bool is_alive(const struct col_link_stream *stream)
 {
@@ -52,6 +54,8 @@ static bool header_taken(struct col_link_stream *stream)
 	}
 	stream->payload_bytes = 0;
 	stream->has_frame = true;
+	/* Not the last frame's: its buffer has another owner by now. */
+	stream->sink = (struct col_sink){.place = COL_PLACE_DISCARD};
 	if (is_hello) {
 		stream->sink = (struct col_sink){.place = COL_PLACE_EARLY, .target = stream->hello};
 		return true;
@@ -65,6 +69,7 @@ static bool header_taken(struct col_link_stream *stream)
 		stream->has_frame = false;
 		return true;
 	}
+	link->taken += col__frame_charge(frame->length);
 	stream->sink = link->options.events->place(link->options.user, link, frame);
 	if (!is_alive(stream))
 		return false;
@@ -124,12 +129,14 @@ static void parse(struct col_link_stream *stream)
 	}
 }
 
-/* One read: the rest of a payload goes straight to its place, what follows into the buffer. */
+/* One read: the rest of a payload goes straight to its place, what follows into the buffer. After a
+ * long rest only the next header is asked for, so that the next payload goes straight too. */
 static ssize_t stream_read(struct col_link_stream *stream, size_t *asked_out)
 {
 	struct iovec parts[2];
 	int part_count = 0;
 	size_t straight = 0;
+	size_t room = COL_RECEIVE_BYTES;
 	if (stream->begin > 0) {
 		memmove(stream->buffer, stream->buffer + stream->begin, stream->end - stream->begin);
 		stream->end -= stream->begin;
@@ -140,10 +147,11 @@ static ssize_t stream_read(struct col_link_stream *stream, size_t *asked_out)
 		straight = stream->frame.length - stream->payload_bytes;
 		parts[part_count++] =
 			(struct iovec){stream->sink.target + stream->payload_bytes, straight};
+		if (straight >= LONG_BYTES)
+			room = COL_FRAME_HEADER_BYTES;
 	}
-	parts[part_count++] =
-		(struct iovec){stream->buffer + stream->end, COL_RECEIVE_BYTES - stream->end};
-	*asked_out = straight + COL_RECEIVE_BYTES - stream->end;
+	parts[part_count++] = (struct iovec){stream->buffer + stream->end, room - stream->end};
+	*asked_out = straight + room - stream->end;
 	ssize_t got = stream->stream.ops->read(&stream->stream, parts, part_count);
 	if (got <= 0)
 		return got;
@@ -162,13 +170,13 @@ void col__link_readable(struct col_link_stream *stream)
 		if (got == -EAGAIN)
 			break;
 		if (got == 0) {
-			col__link_lose(link, COLLECT_LOSS_RESET, "the connection was closed");
+			col__link_stream_broken(stream, "the connection was closed");
 			return;
 		}
 		if (got < 0) {
 			char detail[COLLECT_DETAIL_BYTES_MAX];
 			snprintf(detail, sizeof(detail), "read failed: %s", strerror(-(int)got));
-			col__link_lose(link, COLLECT_LOSS_RESET, detail);
+			col__link_stream_broken(stream, detail);
 			return;
 		}
 		link->received_bytes += (uint64_t)got;

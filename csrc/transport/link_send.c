@@ -7,12 +7,6 @@
 #include "base/assert.h"
 #include "base/status.h"
 
-/* A frame costs its payload and its header: so tiny frames are bounded in number too. */
-static uint32_t frame_charge(uint32_t length)
-{
-	return length + COL_FRAME_HEADER_BYTES;
-}
-
 static void outbound_free(struct col_link *link, struct col_outbound *outbound)
 {
 	col_buffer_put(outbound->buffer);
@@ -50,12 +44,17 @@ int col_link_send(struct col_link *link, const struct col_frame *frame, const ui
 	return COLLECT_OK;
 fail:
 	col_buffer_put(buffer);
+	if (status == COLLECT_E_MEMORY)
+		col__link_lose(link, COLLECT_LOSS_RESET, "out of memory");
 	return status;
 }
 
 void col_link_consume(struct col_link *link, uint32_t bytes)
 {
-	link->consumed += frame_charge(bytes);
+	/* What came over an earlier connection is none of this one's. */
+	uint32_t unconsumed = link->taken - link->consumed;
+	uint32_t charge = col__frame_charge(bytes);
+	link->consumed += charge < unconsumed ? charge : unconsumed;
 	/* The peer learns it from any frame's header; a frame of its own only when it may soon
 	 * have to wait. */
 	if (link->consumed - link->advertised >= link->options.window_bytes / 4 &&
@@ -98,7 +97,7 @@ void col__link_stream_greet(struct col_link_stream *stream)
 static bool has_credit(const struct col_link *link, uint32_t length)
 {
 	uint32_t unconsumed = link->charged - link->granted;
-	return (uint64_t)unconsumed + frame_charge(length) <= link->options.window_bytes;
+	return (uint64_t)unconsumed + col__frame_charge(length) <= link->options.window_bytes;
 }
 
 /* Loads the stream with what to write next. False: nothing may be written now. */
@@ -112,7 +111,7 @@ static bool stream_load(struct col_link_stream *stream)
 		link->queue_head = next->next;
 		if (link->queue_head == NULL)
 			link->queue_tail = NULL;
-		link->charged += frame_charge(next->frame.length);
+		link->charged += col__frame_charge(next->frame.length);
 		head_encode(stream, &next->frame);
 		stream->sending = next;
 		return true;
@@ -173,7 +172,7 @@ static int stream_write(struct col_link_stream *stream)
 	return 0;
 }
 
-/* Writes until the stream is full or nothing is left. False: the link was lost. */
+/* Writes until the stream is full, broken, or nothing is left. False: the link is not up. */
 static bool stream_flush(struct col_link_stream *stream)
 {
 	while (stream->state == COL_STREAM_OPEN || stream->state == COL_STREAM_GREETING) {
@@ -188,8 +187,8 @@ static bool stream_flush(struct col_link_stream *stream)
 		if (error < 0) {
 			char detail[COLLECT_DETAIL_BYTES_MAX];
 			snprintf(detail, sizeof(detail), "write failed: %s", strerror(-error));
-			col__link_lose(stream->link, COLLECT_LOSS_RESET, detail);
-			return false;
+			col__link_stream_broken(stream, detail);
+			return stream->link->state == COL_LINK_UP;
 		}
 		stream_finished(stream);
 	}
@@ -220,8 +219,10 @@ static void stream_detach(struct col_link_stream *stream)
 		return;
 	outbound->token = NULL;
 	if (stream->written_bytes == 0) {
-		link->charged -= frame_charge(outbound->frame.length);
+		link->charged -= col__frame_charge(outbound->frame.length);
 		col__link_stream_reset_sending(stream);
+		/* Its header would have told what we have consumed. */
+		link->wants_credit = true;
 		return;
 	}
 	if (outbound->buffer != NULL || stream->written_bytes == stream_total(stream))
@@ -247,7 +248,7 @@ void col_link_purge(struct col_link *link)
 		outbound_free(link, outbound);
 	}
 	link->queue_tail = NULL;
-	for (uint32_t i = 0; i < COLLECT_STREAMS_MAX; i++) {
+	for (uint32_t i = 0; i < link->options.stream_count; i++) {
 		struct col_link_stream *stream = &link->streams[i];
 		if (stream->state == COL_STREAM_CLOSED)
 			continue;

@@ -15,6 +15,19 @@
 #define BACKLOG 512
 #define ACCEPTS_MAX 64 /* per readiness */
 
+/* The backlog holds whoever comes meanwhile. */
+static void listener_pause(struct col_listener *listener)
+{
+	col_loop_remove(listener->loop, &listener->watch);
+}
+
+/* Where this fails, the next tick tries again. */
+static void listener_resume(struct col_listener *listener)
+{
+	if (listener->fd >= 0 && listener->watch.fd < 0)
+		(void)col_loop_add(listener->loop, &listener->watch, listener->fd, false);
+}
+
 static void visitor_leave(struct col_visitor *visitor, const char *reason)
 {
 	struct col_listener *listener = visitor->listener;
@@ -22,6 +35,7 @@ static void visitor_leave(struct col_visitor *visitor, const char *reason)
 		listener->events->refused(listener->user, visitor->from, reason);
 	visitor->stream.ops->close(&visitor->stream);
 	visitor->listener = NULL;
+	listener_resume(listener);
 }
 
 /* The hello is complete: the socket leaves the visitor's hands. */
@@ -40,6 +54,7 @@ static void visitor_greeted(struct col_visitor *visitor)
 	int fd = visitor->stream.watch.fd;
 	col_loop_remove(listener->loop, &visitor->stream.watch);
 	visitor->listener = NULL;
+	listener_resume(listener);
 	const char *refusal = listener->events->greeted(listener->user, fd, &hello, frame.attempt);
 	if (refusal != NULL)
 		listener->events->refused(listener->user, visitor->from, refusal);
@@ -89,23 +104,20 @@ static void address_print(const struct sockaddr_storage *name, char *text_out, s
 	}
 }
 
-static void visitor_enter(struct col_listener *listener, int fd,
+static struct col_visitor *visitor_free(struct col_listener *listener)
+{
+	for (size_t i = 0; i < COL_VISITORS_MAX; i++)
+		if (listener->visitors[i].listener == NULL)
+			return &listener->visitors[i];
+	return NULL;
+}
+
+static void visitor_enter(struct col_visitor *visitor, struct col_listener *listener, int fd,
                           const struct sockaddr_storage *name)
 {
-	struct col_visitor *visitor = NULL;
-	char from[sizeof(visitor->from)];
-	address_print(name, from, sizeof(from));
-	for (size_t i = 0; i < COL_VISITORS_MAX && visitor == NULL; i++)
-		if (listener->visitors[i].listener == NULL)
-			visitor = &listener->visitors[i];
-	if (visitor == NULL) {
-		close(fd);
-		listener->events->refused(listener->user, from, "too many connections without a greeting");
-		return;
-	}
 	visitor->got = 0;
 	visitor->deadline_ns = *listener->now_ns + VISIT_NS;
-	memcpy(visitor->from, from, sizeof(from));
+	address_print(name, visitor->from, sizeof(visitor->from));
 	visitor->stream.ready = visitor_ready;
 	if (col_stream_tcp_adopt(&visitor->stream, listener->loop, fd) == COLLECT_OK)
 		visitor->listener = listener;
@@ -120,11 +132,20 @@ static void listener_ready(struct col_watch *watch, bool can_read, bool can_writ
 	for (int i = 0; i < ACCEPTS_MAX; i++) {
 		struct sockaddr_storage name;
 		socklen_t bytes = sizeof(name);
-		int fd = accept4(watch->fd, (struct sockaddr *)&name, &bytes,
-		                 SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (fd < 0)
+		struct col_visitor *visitor = visitor_free(listener);
+		if (visitor == NULL) {
+			listener_pause(listener);
 			return;
-		visitor_enter(listener, fd, &name);
+		}
+		int fd = accept4(listener->fd, (struct sockaddr *)&name, &bytes,
+		                 SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd < 0) {
+			/* Without descriptors or memory the port would stay ready, and nothing else run. */
+			if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+				listener_pause(listener);
+			return;
+		}
+		visitor_enter(visitor, listener, fd, &name);
 	}
 }
 
@@ -169,6 +190,7 @@ int col_listener_open(struct col_listener *listener, struct col_loop *loop, cons
 	memset(listener, 0, sizeof(*listener));
 	listener->loop = loop;
 	listener->now_ns = now_ns;
+	listener->fd = -1;
 	listener->watch.fd = -1;
 	listener->watch.ready = listener_ready;
 	socklen_t bytes = name_from(address, port, &name);
@@ -188,12 +210,14 @@ int col_listener_open(struct col_listener *listener, struct col_loop *loop, cons
 	struct sockaddr_in v4; /* the port stands in the same place for both families */
 	memcpy(&v4, &name, sizeof(v4));
 	listener->port = ntohs(v4.sin_port);
+	listener->fd = fd;
 	return COLLECT_OK;
 }
 
 void col_listener_close(struct col_listener *listener)
 {
-	int fd = listener->watch.fd;
+	int fd = listener->fd;
+	listener->fd = -1;
 	for (size_t i = 0; i < COL_VISITORS_MAX; i++)
 		if (listener->visitors[i].listener != NULL)
 			visitor_leave(&listener->visitors[i], NULL);
@@ -210,4 +234,5 @@ void col_listener_tick(struct col_listener *listener)
 		if (visitor->listener != NULL && *listener->now_ns >= visitor->deadline_ns)
 			visitor_leave(visitor, "no greeting in time");
 	}
+	listener_resume(listener);
 }

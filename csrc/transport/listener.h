@@ -38,7 +38,8 @@ struct col_listener {
 	const struct col_listener_events *events;
 	void *user;
 	const uint64_t *now_ns;
-	struct col_watch watch;
+	int fd; /* -1: closed */
+	struct col_watch watch; /* of fd; not watched while nobody can be let in */
 	uint16_t port;
 	struct col_visitor visitors[COL_VISITORS_MAX];
 };
@@ -48,7 +49,7 @@ struct col_listener {
 int col_listener_open(struct col_listener *listener, struct col_loop *loop, const char *address,
                       uint16_t port, const uint64_t *now_ns);
 void col_listener_close(struct col_listener *listener);
-/* Sends strangers away whose time is over. */
+/* Sends strangers away whose time is over, and lets others in. */
 void col_listener_tick(struct col_listener *listener);
 
 #endif

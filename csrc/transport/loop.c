@@ -32,9 +32,9 @@ int col_loop_init(struct col_loop *loop)
 
 void col_loop_fini(struct col_loop *loop)
 {
-	if (loop->wake_fd > 0)
+	if (loop->wake_fd >= 0)
 		close(loop->wake_fd);
-	if (loop->epoll_fd > 0)
+	if (loop->epoll_fd >= 0)
 		close(loop->epoll_fd);
 	loop->wake_fd = -1;
 	loop->epoll_fd = -1;

@@ -1,6 +1,8 @@
 /* A comm through its public functions: operations, failures, verdicts, switches. */
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "comm/world.h"
@@ -204,6 +206,48 @@ TEST(a_repair_that_is_cut_short_is_begun_again)
 	world_close(&world);
 }
 
+TEST(a_repair_whose_caller_gave_up_is_told_to_be_complete_too)
+{
+	struct world world;
+	float values[2][3000];
+	struct collect_report reports[WORLD_MAX];
+	uint64_t number;
+	collect_op *op = lag(&world, values, &number);
+	CHECK_EQ(collect_comm_abort(world.peers[1].comm), COLLECT_OK);
+	world_freeze(&world, 3, reports);
+	CHECK_EQ(reports[1].inflight_is_aborted, 1);
+	struct collect_repair repair = {.holder = 100, .needer = 101};
+	world_install_verdict(&world, 3, &(struct verdict){
+		.verdict = COLLECT_VERDICT_REPAIR, .op = number, .attempt = 1, .repairs = &repair,
+		.repair_count = 1});
+	world_await(&world, 1, COLLECT_EVENT_REPAIRED);
+	end(op, COLLECT_E_ABORTED);
+	world_all_reduce_check(&world, 3, 100);
+	world_close(&world);
+}
+
+TEST(an_aborted_operation_stays_aborted_though_it_had_failed_before_it_was_called)
+{
+	struct world world;
+	float values[2][8] = {{0}};
+	struct collect_report reports[WORLD_MAX];
+	world_open(&world, &(struct world_options){.count = 2});
+	world_install(&world, 3, 1ull << 32);
+	collect_op *early = begin(&world, 0, values[0], 8);
+	world_freeze(&world, 3, reports);
+	world_install_verdict(&world, 3, &(struct verdict){
+		.verdict = COLLECT_VERDICT_FAIL, .op = reports[0].inflight_op});
+	end(early, COLLECT_E_FAILED);
+	world_freeze(&world, 3, reports);
+	collect_op *late = begin(&world, 1, values[1], 8);
+	CHECK_EQ(collect_comm_abort(world.peers[1].comm), COLLECT_OK);
+	CHECK_EQ(collect_op_wait(late, 0), COLLECT_E_ABORTED);
+	world_install_verdict(&world, 3, &(struct verdict){.verdict = COLLECT_VERDICT_RERUN});
+	end(late, COLLECT_E_ABORTED);
+	world_all_reduce_check(&world, 3, 100);
+	world_close(&world);
+}
+
 TEST(a_failed_operation_fails_for_who_calls_it_later_too)
 {
 	struct world world;
@@ -325,6 +369,33 @@ TEST(operations_submitted_before_there_is_a_view_run_in_the_first_one)
 	world_close(&world);
 }
 
+static void *install_alone(void *world)
+{
+	world_install(world, 1, 1ull << 32);
+	return NULL;
+}
+
+TEST(a_long_queue_in_a_world_of_one_is_no_deep_stack)
+{
+	enum { OPS = 4096 };
+	static float values[OPS];
+	static collect_op *ops[OPS];
+	struct world world;
+	pthread_attr_t attributes;
+	pthread_t thread;
+	world_open(&world, &(struct world_options){.count = 1});
+	for (size_t i = 0; i < OPS; i++)
+		ops[i] = begin(&world, 0, &values[i], 1);
+	pthread_attr_init(&attributes);
+	CHECK_EQ(pthread_attr_setstacksize(&attributes, 128 * 1024), 0);
+	CHECK_EQ(pthread_create(&thread, &attributes, install_alone, &world), 0);
+	pthread_attr_destroy(&attributes);
+	pthread_join(thread, NULL);
+	for (size_t i = 0; i < OPS; i++)
+		end(ops[i], COLLECT_OK);
+	world_close(&world);
+}
+
 TEST(frames_of_a_later_epoch_wait_for_it)
 {
 	struct world world;
@@ -390,6 +461,60 @@ TEST(a_deadline_that_passes_is_told_and_the_operation_goes_on)
 	CHECK_EQ(world_await(&world, 0, COLLECT_EVENT_LATE).op, (1ull << 32) + 1);
 	end(begin(&world, 1, values[1], 8), COLLECT_OK);
 	end(op, COLLECT_OK);
+	world_close(&world);
+}
+
+static void *wait_for(void *op)
+{
+	CHECK_EQ(collect_op_wait(op, SOON_NS), COLLECT_OK);
+	return NULL;
+}
+
+TEST(calls_come_through_while_other_threads_wait)
+{
+	enum { CALLS = 200 };
+	struct world world;
+	float values[2][8] = {{1.0f}, {1.0f}};
+	pthread_t threads[3];
+	world_open(&world, &(struct world_options){.count = 2});
+	world_install(&world, 3, 1ull << 32);
+	collect_op *op = begin(&world, 0, values[0], 8);
+	for (int i = 0; i < 3; i++)
+		CHECK_EQ(pthread_create(&threads[i], NULL, wait_for, op), 0);
+	uint64_t since_ns = col_clock_ns();
+	for (int i = 0; i < CALLS; i++)
+		CHECK_EQ(collect_comm_pending(world.peers[0].comm), 1);
+	/* A caller that waits sleeps up to 50 ms between two looks, unless it is woken. */
+	CHECK(col_clock_ns() - since_ns < CALLS * 20 * COL_NS_PER_MS);
+	end(begin(&world, 1, values[1], 8), COLLECT_OK);
+	for (int i = 0; i < 3; i++)
+		pthread_join(threads[i], NULL);
+	end(op, COLLECT_OK);
+	world_close(&world);
+}
+
+TEST(operations_that_nobody_waits_for_are_done_too)
+{
+	enum { OPS = 50 };
+	static float values[2][OPS][2000];
+	collect_op *ops[2][OPS];
+	struct collect_op_info info;
+	struct world world;
+	world_open(&world, &(struct world_options){.count = 2});
+	world_install(&world, 3, 1ull << 32);
+	uint64_t since_ns = col_clock_ns();
+	for (size_t i = 0; i < OPS; i++)
+		for (uint32_t p = 0; p < 2; p++)
+			ops[p][i] = begin(&world, p, values[p][i], 2000);
+	for (uint32_t p = 0; p < 2; p++) {
+		do {
+			usleep(1000);
+			collect_op_info_get(ops[p][OPS - 1], &info);
+		} while (info.status == COLLECT_PENDING);
+		for (size_t i = 0; i < OPS; i++)
+			end(ops[p][i], COLLECT_OK);
+	}
+	CHECK(col_clock_ns() - since_ns < 5 * COL_NS_PER_S);
 	world_close(&world);
 }
 

@@ -10,20 +10,21 @@
 
 #define PATIENCE_NS (20 * COL_NS_PER_S)
 
-static void engine_open(struct world *world, uint32_t index)
+void world_revive(struct world *world, uint32_t index, uint64_t incarnation)
 {
 	const struct world_options *given = &world->options;
 	struct collect_engine_options options = {
 		.bind_address = given->address != NULL ? given->address : "127.0.0.1",
 		.streams = given->streams != 0 ? given->streams : 1,
 		.chunk_bytes = given->chunk_bytes != 0 ? given->chunk_bytes : 4096,
-		.window_bytes = 8 << 20,
+		.window_bytes = given->window_bytes != 0 ? given->window_bytes : 8 << 20,
 		.silence_ns = given->silence_ns != 0 ? given->silence_ns : PATIENCE_NS,
-		.connect_ns = PATIENCE_NS,
+		.connect_ns = given->connect_ns != 0 ? given->connect_ns : PATIENCE_NS,
 	};
 	struct peer *peer = &world->peers[index];
 	CHECK_EQ(collect_engine_create(&options, &peer->engine), COLLECT_OK);
-	peer->incarnation = 100 + index;
+	peer->incarnation = incarnation;
+	peer->is_gone = false;
 	CHECK_EQ(collect_comm_create(peer->engine, 77, peer->incarnation, &peer->comm), COLLECT_OK);
 	struct collect_member *member = &world->members[index];
 	member->incarnation = peer->incarnation;
@@ -37,7 +38,7 @@ void world_open(struct world *world, const struct world_options *options)
 	memset(world, 0, sizeof(*world));
 	world->options = *options;
 	for (uint32_t i = 0; i < options->count; i++)
-		engine_open(world, i);
+		world_revive(world, i, 100 + i);
 }
 
 void world_kill(struct world *world, uint32_t index)
@@ -50,7 +51,7 @@ void world_kill(struct world *world, uint32_t index)
 
 void world_close(struct world *world)
 {
-	for (uint32_t i = 0; i < world->options.count; i++)
+	for (uint32_t i = 0; i < WORLD_MAX; i++)
 		world_kill(world, i);
 }
 
@@ -62,7 +63,7 @@ struct collect_install world_view(struct world *world, uint32_t mask, uint32_t p
 		.members = members_out,
 		.algorithm = world->options.algorithm,
 	};
-	for (uint32_t i = 0; i < world->options.count; i++) {
+	for (uint32_t i = 0; i < WORLD_MAX; i++) {
 		if ((mask >> i & 1) == 0)
 			continue;
 		if (i == peer)

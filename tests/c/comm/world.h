@@ -17,9 +17,11 @@ struct peer {
 struct world_options {
 	uint32_t count;
 	uint32_t chunk_bytes; /* 0: 4096 */
+	uint32_t window_bytes; /* 0: 8 MiB */
 	uint16_t streams;     /* 0: 1 */
 	int algorithm;
 	uint64_t silence_ns;  /* 0: 20 s */
+	uint64_t connect_ns;  /* 0: 20 s */
 	const char *address;  /* NULL: 127.0.0.1 */
 };
 
@@ -35,6 +37,8 @@ void world_open(struct world *world, const struct world_options *options);
 void world_close(struct world *world);
 /* Closes one peer's comm and engine: its links end. */
 void world_kill(struct world *world, uint32_t peer);
+/* Opens an engine and a comm at a place that is free, as another peer. */
+void world_revive(struct world *world, uint32_t peer, uint64_t incarnation);
 /* The install of a view of these peers (bit i: peer i), with a new epoch, as seen by `peer`. */
 struct collect_install world_view(struct world *world, uint32_t mask, uint32_t peer,
                                   struct collect_member *members_out);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/clock.h"
 #include "base/prng.h"
 #include "harness.h"
@@ -251,6 +252,95 @@ TEST(a_purge_in_the_middle_of_a_frame_discards_its_rest)
 	static const uint8_t zero[CHUNK];
 	CHECK_BYTES_EQ(b->target, zero, CHUNK);
 	CHECK_EQ(b->arrived_count, 1);
+	side_close(a);
+	side_close(b);
+	free(source);
+}
+
+TEST(a_purge_does_not_take_back_what_was_told_about_credit)
+{
+	enum { FRAMES = 4 };
+	struct side *a;
+	struct side *b;
+	struct col_prng prng;
+	col_prng_init(&prng, test_seed());
+	uint8_t *source = noise(CHUNK * FRAMES);
+	pair_open(&a, &b, 1, FRAMES * (CHUNK + COL_FRAME_HEADER_BYTES));
+	b->consumes = false;
+	send_range(a, source, CHUNK);
+	while (col_stream_memory_pump(&b->link.streams[0].stream))
+		;
+	/* Fills the pipe to the last byte; the next frame is prepared, and not a byte of it goes. */
+	send_range(b, source, CHUNK * FRAMES);
+	col_link_consume(&b->link, CHUNK);
+	send_range(b, source, CHUNK);
+	CHECK_EQ(b->link.advertised, b->link.consumed);
+	col_link_purge(&b->link);
+	pump(a, b, 1, &prng);
+	CHECK_EQ(a->link.granted, a->link.charged);
+	side_close(a);
+	side_close(b);
+	free(source);
+}
+
+TEST(what_came_over_an_earlier_connection_gives_no_credit_on_the_next)
+{
+	struct side *a;
+	struct side *b;
+	struct col_stream one;
+	struct col_stream two;
+	uint8_t *source = noise(CHUNK);
+	pair_open(&a, &b, 1, 1 << 20);
+	b->consumes = false;
+	send_range(a, source, CHUNK);
+	col_stream_memory_pump(&b->link.streams[0].stream);
+	col_link_close(&a->link);
+	col_link_close(&b->link);
+	CHECK_EQ(col_stream_memory_pair(&one, &two, 1 << 20), COLLECT_OK);
+	CHECK_EQ(col_link_attach(&a->link, 0, &one), COLLECT_OK);
+	CHECK_EQ(col_link_attach(&b->link, 0, &two), COLLECT_OK);
+	col_link_consume(&b->link, CHUNK);
+	CHECK_EQ(b->link.consumed, 0);
+	send_range(a, source, CHUNK);
+	col_stream_memory_pump(&b->link.streams[0].stream);
+	col_link_consume(&b->link, CHUNK);
+	CHECK_EQ(b->link.consumed, a->link.charged);
+	side_close(a);
+	side_close(b);
+	free(source);
+}
+
+TEST(a_link_without_memory_for_a_frame_is_lost_and_tells_so_once)
+{
+	struct side *a;
+	struct side *b;
+	uint8_t *source = noise(CHUNK * 2);
+	struct col_frame frame = {.kind = COL_FRAME_DATA, .op = 1, .attempt = 1, .length = CHUNK};
+	pair_open(&a, &b, 1, 1000);
+	col_alloc_fail_at(1);
+	CHECK_EQ(col_link_send(&a->link, &frame, source, NULL, NULL), COLLECT_E_MEMORY);
+	CHECK_EQ(a->lost_count, 1);
+	CHECK_STR_EQ(a->detail, "out of memory");
+	CHECK_EQ(col_link_send(&a->link, &frame, source, NULL, NULL), COLLECT_E_CLOSED);
+	side_close(a);
+	side_close(b);
+	free(source);
+}
+
+TEST(a_loss_in_the_middle_of_a_frame_needs_no_memory_and_is_told_once)
+{
+	struct side *a;
+	struct side *b;
+	uint8_t *source = noise(CHUNK);
+	pair_open(&a, &b, 1, 1000);
+	send_range(a, source, CHUNK);
+	col_link_close(&b->link);
+	col_alloc_fail_at(1);
+	col_stream_memory_pump(&a->link.streams[0].stream);
+	col_alloc_fail_at(0);
+	CHECK_EQ(a->lost_count, 1);
+	CHECK_EQ(a->link.state, COL_LINK_LOST);
+	CHECK_STR_EQ(a->detail, "write failed: Broken pipe");
 	side_close(a);
 	side_close(b);
 	free(source);
