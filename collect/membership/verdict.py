@@ -1,0 +1,304 @@
+"""The decisions of a flush: who is given up, and what becomes of the interrupted operations.
+
+Both are functions of reports alone, so whoever decides again from later reports of the same peers
+decides alike (docs/protocol.md section 3).
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from collect.types import (
+    Ballot,
+    CancelKind,
+    Departure,
+    DepartureKind,
+    FailKind,
+    FailReason,
+    Incarnation,
+    Op,
+    OpInFlight,
+    Outcome,
+    OutcomeKind,
+    Redial,
+    Repair,
+    SwitchMark,
+    Verdict,
+    VerdictKind,
+    View,
+    op_base,
+    op_name,
+)
+from collect.wire.messages import Report
+
+CALLERS_NAMED_MAX = 16
+FAIL_KIND_OF = {
+    CancelKind.MISMATCH: FailKind.MISMATCH,
+    CancelKind.ABORT: FailKind.ABORTED,
+    CancelKind.TIMEOUT: FailKind.TIMEOUT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a flush found, in terms of incarnations; `members` are in rank order.
+
+    `base` is the view of the highest installed epoch; None, with no members, when nobody that
+    reported had one. `keeps_leavers`: they alone hold the latest result, so they stay until the
+    others have it.
+    """
+
+    base: View | None
+    switch: SwitchMark | None
+    members: tuple[Incarnation, ...]
+    verdict: Verdict
+    repairs: tuple[Repair, ...]
+    redials: tuple[Redial, ...]
+    departures: tuple[Departure, ...]
+    keeps_leavers: bool
+    reason: str
+
+
+def given_up(
+    missing: Collection[Incarnation],
+    lost_by: Mapping[Incarnation, Collection[Incarnation]],
+    alive: Collection[Incarnation],
+    *,
+    elapsed_s: float,
+    grace_s: float,
+    timeout_s: float,
+) -> dict[Incarnation, str]:
+    """Those among `missing`, who have yet to report, that the ballot no longer waits for, and why.
+
+    Args:
+        lost_by: for each member that reported, the peers it has lost its links to.
+        alive: heard of since the ballot began; a lost link alone does not condemn them.
+        grace_s: what the slowest report took, with a margin. It tells a dead peer from one of two
+            that lost only the link between them and whose report is on its way.
+    """
+    if elapsed_s >= timeout_s:
+        return dict.fromkeys(missing, f"no report within {timeout_s:g} s")
+    if not lost_by or elapsed_s < grace_s:
+        return {}
+    return {
+        peer: "every other member has lost its link to it"
+        for peer in missing
+        if peer not in alive and all(peer in lost for lost in lost_by.values())
+    }
+
+
+def decide(
+    reports: Mapping[Incarnation, Report],
+    views: Mapping[Ballot, View],
+    leaving: Collection[Incarnation] = (),
+    silent: Mapping[Incarnation, str] | None = None,
+) -> Decision:
+    """The outcome of a flush.
+
+    Args:
+        reports: of everybody that was not given up.
+        views: of every epoch that a report names.
+        leaving: members that asked to leave.
+        silent: why each of the others was given up.
+    """
+    epoch = max((report.epoch for report in reports.values()), default=0)
+    if epoch == 0:
+        return Decision(None, None, (), Verdict(), (), (), (), False, "no member is left")
+    base = views[epoch]
+    voters = {peer: reports[peer] for peer in base.incarnations if peer in reports}
+    marks = [r.switch for r in voters.values() if r.epoch == epoch and r.switch is not None]
+    switch = max(marks, key=lambda mark: mark.ballot)
+    latest = latest_outcome(voters.values())
+    behind = {
+        peer: why
+        for peer, report in voters.items()
+        if (why := why_unfollowable(report, latest, op_base(switch.ballot)))
+    }
+    needers = [p for p, r in voters.items() if p not in behind and needs_result(r, latest)]
+    holders = [p for p, r in voters.items() if holds_result(r, latest)]
+    if not holders:
+        behind |= dict.fromkeys(needers, f"nobody retains the result of op {op_name(latest.op)}")
+    stayers = [peer for peer in holders if peer not in leaving]
+    keeps_leavers = not stayers and bool(holders) and any(p not in leaving for p in needers)
+    members = tuple(
+        peer for peer in voters if peer not in behind and (keeps_leavers or peer not in leaving)
+    )
+    repairs = paired(stayers or holders, [peer for peer in needers if peer in members])
+    verdict = verdict_on({p: voters[p] for p in members}, latest, op_base(switch.ballot), base)
+    return Decision(
+        base=base,
+        switch=switch,
+        members=members,
+        verdict=verdict,
+        repairs=repairs,
+        redials=broken_links(members, voters),
+        departures=departures(base, members, leaving, behind, silent or {}),
+        keeps_leavers=keeps_leavers,
+        reason=explained(verdict),
+    )
+
+
+def latest_outcome(reports: Iterable[Report]) -> Outcome:
+    return max((report.consumed for report in reports), key=lambda outcome: outcome.op)
+
+
+def floor_of(report: Report, base: Op) -> Op:
+    """Every operation up to this one is settled on the reporter, or before its time."""
+    return report.consumed.op or base
+
+
+def why_unfollowable(report: Report, latest: Outcome, base: Op) -> str:
+    """Why the reporter can neither go on from `latest` nor be repaired; "" if it can.
+
+    Full dependence (rule D4) says that it never lags so far; what breaks that rule must go.
+    """
+    if report.in_flight is not None:
+        if report.in_flight.op < latest.op:
+            return f"op {op_name(report.in_flight.op)} is in flight, others have settled later ones"
+        return ""
+    if latest.kind is OutcomeKind.DONE and floor_of(report, base) < latest.op:
+        return f"op {op_name(latest.op)} is done, but never ran here"
+    return ""
+
+
+def needs_result(report: Report, latest: Outcome) -> bool:
+    return (
+        latest.kind is OutcomeKind.DONE
+        and report.in_flight is not None
+        and report.in_flight.op == latest.op
+    )
+
+
+def holds_result(report: Report, latest: Outcome) -> bool:
+    return (
+        latest.kind is OutcomeKind.DONE
+        and report.consumed.op == latest.op
+        and report.consumed.is_retained
+    )
+
+
+def paired(holders: Sequence[Incarnation], needers: Sequence[Incarnation]) -> tuple[Repair, ...]:
+    """Spreads the needers over the holders."""
+    return tuple(
+        Repair(holders[index % len(holders)], needer) for index, needer in enumerate(needers)
+    )
+
+
+def verdict_on(
+    reports: Mapping[Incarnation, Report], latest: Outcome, base: Op, view: View
+) -> Verdict:
+    """One operation per ballot: while anybody lags, the latest; else the one in flight after it.
+
+    So a failure reaches everybody before the next one can be decided, and members never differ
+    by more than one operation. A cancelled operation that has to wait is cancelled again.
+    """
+    if any(needs_result(report, latest) for report in reports.values()):
+        return Verdict(VerdictKind.REPAIR, latest.op, latest.attempt)
+    if latest.kind is OutcomeKind.FAILED and any(
+        report.in_flight.op == latest.op if report.in_flight else floor_of(report, base) < latest.op
+        for report in reports.values()
+    ):
+        return Verdict(VerdictKind.FAIL, latest.op, reason=latest.reason)
+    flights = {
+        peer: report.in_flight
+        for peer, report in reports.items()
+        if report.in_flight is not None and report.in_flight.op > latest.op
+    }
+    if not flights:
+        return Verdict()
+    op = min(flight.op for flight in flights.values())
+    callers = {view.name_of(p): flight for p, flight in flights.items() if flight.op == op}
+    reason = why_failed(op, callers)
+    return Verdict(VerdictKind.FAIL, op, reason=reason) if reason else Verdict()
+
+
+def why_failed(op: Op, callers: Mapping[str, OpInFlight]) -> FailReason | None:
+    """Why the operation in flight must fail; None: it can run again."""
+    if len({flight.digest for flight in callers.values()}) > 1:
+        return mismatch(op, callers)
+    cancels = {name: flight.cancel for name, flight in callers.items() if flight.cancel}
+    for kind in (CancelKind.MISMATCH, CancelKind.ABORT, CancelKind.TIMEOUT):
+        culprits = {name: each.detail for name, each in cancels.items() if each.kind is kind}
+        if culprits:
+            told = "; ".join(f"{name}: {detail}" for name, detail in culprits.items())
+            called = next(iter(callers.values())).descriptor
+            return FailReason(
+                FAIL_KIND_OF[kind], tuple(culprits), f"op {op_name(op)} ({called}): {told}"
+            )
+    return None
+
+
+def mismatch(op: Op, callers: Mapping[str, OpInFlight]) -> FailReason:
+    """Blames those who differ from the most common call; all of them when there is no such."""
+    groups: dict[int, list[str]] = {}
+    for name, flight in callers.items():
+        groups.setdefault(flight.digest, []).append(name)
+    most = max(len(names) for names in groups.values())
+    common = [digest for digest, names in groups.items() if len(names) == most]
+    culprits = tuple(
+        name
+        for digest, names in groups.items()
+        if len(common) > 1 or digest != common[0]
+        for name in names
+    )
+    told = [
+        f"{listed(names)} called {callers[names[0]].descriptor} (digest {digest:08x})"
+        for digest, names in groups.items()
+    ]
+    return FailReason(FailKind.MISMATCH, culprits, f"op {op_name(op)}: {'; '.join(told)}")
+
+
+def listed(names: Sequence[str]) -> str:
+    more = len(names) - CALLERS_NAMED_MAX
+    return ", ".join(names[:CALLERS_NAMED_MAX]) + (f" and {more} more" if more > 0 else "")
+
+
+def broken_links(
+    members: Sequence[Incarnation], reports: Mapping[Incarnation, Report]
+) -> tuple[Redial, ...]:
+    """The links between members that either end has lost, each once."""
+    ranks = {peer: rank for rank, peer in enumerate(members)}
+    pairs = {
+        (
+            min(peer, lost.incarnation, key=ranks.__getitem__),
+            max(peer, lost.incarnation, key=ranks.__getitem__),
+        )
+        for peer in members
+        for lost in reports[peer].lost
+        if lost.incarnation in ranks and lost.incarnation != peer
+    }
+    return tuple(
+        Redial(one, other)
+        for one, other in sorted(pairs, key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
+    )
+
+
+def departures(
+    base: View,
+    members: Collection[Incarnation],
+    leaving: Collection[Incarnation],
+    behind: Mapping[Incarnation, str],
+    silent: Mapping[Incarnation, str],
+) -> tuple[Departure, ...]:
+    gone = []
+    for peer in base.incarnations:
+        if peer in members:
+            continue
+        if peer in behind:
+            gone.append(Departure(peer, DepartureKind.FENCED, behind[peer]))
+        elif peer in leaving:
+            gone.append(Departure(peer, DepartureKind.LEFT, "it asked to leave"))
+        else:
+            gone.append(Departure(peer, DepartureKind.LOST, silent.get(peer, "it did not report")))
+    return tuple(gone)
+
+
+def explained(verdict: Verdict) -> str:
+    match verdict.kind:
+        case VerdictKind.REPAIR:
+            return f"op {op_name(verdict.op)} is done; who lacks its result is repaired"
+        case VerdictKind.FAIL:
+            return (
+                f"op {op_name(verdict.op)} fails: {verdict.reason.text if verdict.reason else ''}"
+            )
+        case VerdictKind.RERUN:
+            return "what was in flight runs again"

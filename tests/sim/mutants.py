@@ -1,0 +1,94 @@
+"""Broken variants of the machines and the data plane, each of which the fuzz must catch.
+
+They are how the simulator is tested: an oracle that passes a broken protocol is worth nothing.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from unittest.mock import patch
+
+from collect.membership import flushing
+from collect.membership.coordinator import Coordinator, Settings
+from collect.membership.events import CommReport, InstallComm
+from collect.membership.verdict import Decision, decide
+from collect.types import Ballot, Incarnation, Verdict, View
+from collect.wire.messages import Prepared, Report
+from tests.sim.comm import Frame, SimComm
+from tests.sim.world import Kinds
+
+
+class UnfencedComm(SimComm):
+    """Goes on in the old epoch after it has reported."""
+
+    def freeze(self) -> CommReport:
+        report = super().freeze()
+        self.is_frozen = False
+        return report
+
+    def install(self, install: InstallComm) -> None:
+        self.is_frozen = self.epoch != 0 and not install.op_base
+        super().install(install)
+
+
+class ForgetfulComm(SimComm):
+    """Does not keep the result of the op it delivered last."""
+
+    def serve_repairs(self, install: InstallComm) -> None:
+        self.retained = None
+        super().serve_repairs(install)
+
+
+class CredulousComm(SimComm):
+    """Takes frames of old attempts for those of its own."""
+
+    def accepts(self, frame: Frame) -> bool:
+        return not self.is_frozen
+
+
+class HastyCoordinator(Coordinator):
+    """Commits a switch when the first has promised, not the last."""
+
+    def _on_prepared(self, message: Prepared) -> None:
+        if self._switch and not self._switch.is_committed:
+            self._switch.prepared |= set(self._switch.view.incarnations)
+        super()._on_prepared(message)
+
+
+class ForgetfulCoordinator(Coordinator):
+    """Starts again without the view that the one before it wrote down."""
+
+    def __init__(self, settings: Settings, now_s: float) -> None:
+        super().__init__(replace(settings, last_view=None), now_s)
+
+
+def always_rerun(
+    reports: Mapping[Incarnation, Report],
+    views: Mapping[Ballot, View],
+    leaving: Collection[Incarnation] = (),
+    silent: Mapping[Incarnation, str] | None = None,
+) -> Decision:
+    """A verdict that ignores who has delivered."""
+    decision = decide(reports, views, leaving, silent)
+    return replace(decision, verdict=Verdict(), repairs=())
+
+
+@contextmanager
+def deaf_verdict() -> Iterator[Kinds]:
+    with patch.object(flushing, "decide", always_rerun):
+        yield Kinds()
+
+
+@contextmanager
+def just(kinds: Kinds) -> Iterator[Kinds]:
+    yield kinds
+
+
+MUTANTS = {
+    "no fence after REPORT": lambda: just(Kinds(comm=UnfencedComm)),
+    "the verdict ignores deliveries": deaf_verdict,
+    "the last result is not retained": lambda: just(Kinds(comm=ForgetfulComm)),
+    "frames of old attempts are accepted": lambda: just(Kinds(comm=CredulousComm)),
+    "the last view is not remembered": lambda: just(Kinds(coordinator=ForgetfulCoordinator)),
+    "COMMIT before all are PREPARED": lambda: just(Kinds(coordinator=HastyCoordinator)),
+}

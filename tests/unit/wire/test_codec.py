@@ -1,0 +1,201 @@
+"""Every message survives the wire, and no bytes do harm."""
+
+from dataclasses import replace
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collect import types
+from collect.wire import codec, messages
+from collect.wire.codec import MESSAGE_BYTES_MAX, WireError, decode, encode
+from collect.wire.messages import Message
+
+MEMBER = types.Member(2**63 - 1, "trainer-ü", "boot/net", ("10.0.0.1:5", "[::1]:5"))
+OTHER = types.Member(7, "other", "", ())
+VIEW = types.View(types.make_ballot(5, 3), (MEMBER, OTHER), 2**64 - 1)
+SWITCH = types.SwitchMark(VIEW.epoch, 12, (7,))
+REASON = types.FailReason(types.FailKind.MISMATCH, ("other",), "op 5.1: a calls x; b calls y")
+JOIN = messages.Join(MEMBER, 2, types.Admit.MANUAL, "default")
+
+MESSAGES: tuple[Message, ...] = (
+    JOIN,
+    messages.Hello(JOIN, VIEW.epoch, VIEW, VIEW.epoch, True, SWITCH, False, VIEW, SWITCH, 9),
+    messages.Hello(JOIN, 0, None, 0, False, None, False, None, None, 0),
+    messages.Ping(7, 3, VIEW.epoch, 11),
+    messages.Suspect(7, VIEW.epoch, 9, types.LinkLoss.SILENT, "nothing for 3 s"),
+    messages.CancelOp(7, VIEW.epoch, 2**63 - 1, types.CancelKind.TIMEOUT, "60 s"),
+    messages.Report(
+        7,
+        VIEW.epoch,
+        VIEW.epoch,
+        types.Outcome(4, VIEW.epoch, types.OutcomeKind.FAILED, False, REASON),
+        types.OpInFlight(
+            5, VIEW.epoch, "all_reduce", 2**32 - 1, types.Cancel(types.CancelKind.ABORT, "user")
+        ),
+        (types.LostLink(9, types.LinkLoss.RESET),),
+        SWITCH,
+        True,
+        4,
+    ),
+    messages.Stale(7, 1, 2),
+    messages.Installed(7, VIEW.epoch, 4),
+    messages.Prepared(7, VIEW.epoch),
+    messages.Late(7, VIEW.epoch, 13),
+    messages.Unreachable(7, VIEW.epoch, (9, 10), "refused"),
+    messages.Leave(7, VIEW.epoch),
+    messages.Welcome(3, types.Scope.LOOPBACK, 2**64 - 1, 3.0),
+    messages.Refused("other group"),
+    messages.Who(2**24 - 1),
+    messages.Pong(3, VIEW.epoch),
+    messages.Freeze(VIEW.epoch, "a lost b"),
+    messages.Install(
+        VIEW,
+        1,
+        types.Verdict(types.VerdictKind.FAIL, 5, 0, REASON),
+        (types.Repair(7, 9),),
+        (types.Redial(7, 9),),
+        (types.Departure(9, types.DepartureKind.LOST, "silent"),),
+        SWITCH,
+        "why",
+    ),
+    messages.Prepare(VIEW, SWITCH),
+    messages.Commit(VIEW.epoch),
+    messages.Abandon(VIEW.epoch, "late"),
+    messages.Fenced(VIEW.epoch, "expelled"),
+    messages.Left(VIEW.epoch),
+)
+
+
+def refused(encoded: bytes) -> str:
+    with pytest.raises(WireError) as caught:
+        decode(encoded)
+    return caught.value.reason
+
+
+def decoded_if_valid(encoded: bytes) -> Message | None:
+    """None: refused with a reason. Anything but WireError fails the test."""
+    try:
+        return decode(encoded)
+    except WireError as error:
+        return None if error.reason else pytest.fail("refused without a reason")
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_a_message_survives_the_wire(message: Message) -> None:
+    assert decode(encode(message)) == message
+
+
+def test_every_kind_of_message_is_tried() -> None:
+    assert {type(message) for message in MESSAGES} == {cls for cls, _ in codec.KINDS}
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_a_field_of_another_type_is_refused(message: Message) -> None:
+    plain = msgpack.unpackb(encode(message))
+    for index in range(2, len(plain)):
+        wrong = [*plain]
+        wrong[index] = 1.5 if not isinstance(plain[index], float) else "1.5"
+        assert refused(msgpack.packb(wrong))
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_a_missing_and_an_extra_field_are_refused(message: Message) -> None:
+    plain = msgpack.unpackb(encode(message))
+
+    assert "fields of" in refused(msgpack.packb(plain[:-1]))
+    assert "fields of" in refused(msgpack.packb([*plain, 0]))
+
+
+def test_another_version_is_refused_and_named() -> None:
+    assert refused(msgpack.packb([2, 0])) == "version 2, this is 1"
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    assert refused(msgpack.packb([1, 999])) == "no message is of kind 999"
+
+
+def test_true_is_no_integer() -> None:
+    assert refused(msgpack.packb([1, codec.KIND_OF[messages.Commit], True])).startswith("Commit")
+
+
+def test_a_number_out_of_range_is_refused_when_sent_too() -> None:
+    with pytest.raises(WireError, match="Who: generation"):
+        encode(messages.Who(2**24))
+
+
+def test_a_message_over_the_limit_is_refused_unread() -> None:
+    assert "too large" in refused(b"\x00" * (MESSAGE_BYTES_MAX + 1))
+
+
+def test_nested_lists_do_not_exhaust_the_stack() -> None:
+    assert refused(b"\x91" * 100_000)
+
+
+def test_an_extension_type_is_refused() -> None:
+    assert refused(msgpack.packb([1, 0, msgpack.ExtType(5, b"x")]))
+    assert refused(msgpack.packb(msgpack.Timestamp(1, 2)))
+
+
+def test_prose_is_shortened_rather_than_refused() -> None:
+    message = decode(encode(messages.Refused("x" * 10_000)))
+
+    assert isinstance(message, messages.Refused)
+    assert len(message.reason) == codec.PROSE_CHARS_MAX
+    assert message.reason.endswith("…")
+
+
+def test_half_a_surrogate_pair_in_prose_does_not_stop_a_message() -> None:
+    assert decode(encode(messages.Refused("a\ud800b"))) == messages.Refused("a?b")
+
+
+def test_the_largest_view_fits_in_a_message() -> None:
+    addresses = ("[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:65535",) * 4
+    members = tuple(
+        types.Member(index + 1, f"trainer-{index:04}.example.org", "b" * 64, addresses)
+        for index in range(types.MEMBERS_MAX)
+    )
+
+    message = messages.Prepare(types.View(VIEW.epoch, members, 1), SWITCH)
+
+    assert decode(encode(message)) == message
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=500)
+def test_random_bytes_are_refused_with_a_reason(encoded: bytes) -> None:
+    decoded_if_valid(encoded)
+
+
+@given(st.data())
+@settings(max_examples=1000)
+def test_a_damaged_message_is_decoded_or_refused(data: st.DataObject) -> None:
+    encoded = bytearray(encode(data.draw(st.sampled_from(MESSAGES))))
+    for _ in range(data.draw(st.integers(1, 4))):
+        index = data.draw(st.integers(0, len(encoded) - 1))
+        encoded[index] = data.draw(st.integers(0, 255))
+
+    message = decoded_if_valid(bytes(encoded))
+
+    assert message is None or decode(encode(message)) == message
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(),
+    lambda children: st.lists(children, max_size=5),
+    max_leaves=20,
+)
+
+
+@given(st.integers(0, 30), st.lists(PLAIN, max_size=12))
+@settings(max_examples=500)
+def test_well_formed_nonsense_is_refused(kind: int, values: list[object]) -> None:
+    decoded_if_valid(msgpack.packb([1, kind, *values]))
+
+
+def test_an_outcome_of_a_wrong_class_is_refused_when_sent() -> None:
+    report = next(m for m in MESSAGES if isinstance(m, messages.Report))
+
+    with pytest.raises(WireError, match="consumed: expected a Outcome"):
+        encode(replace(report, consumed=None))  # type: ignore[arg-type]
