@@ -228,6 +228,7 @@ COLLECT_API int collect_engine_create(const struct collect_engine_options *optio
  * NULL; accepts NULL. Not from two threads at once. */
 COLLECT_API void collect_engine_destroy(collect_engine **engine);
 
+/* The port that it listens on. */
 COLLECT_API uint16_t collect_engine_port(const collect_engine *engine);
 
 /* Readable while events wait. Owned by the engine. */
@@ -244,7 +245,8 @@ COLLECT_API int collect_comm_create(collect_engine *engine, uint64_t key, uint64
                                     collect_comm **comm_out);
 
 /* Aborts what is pending, closes every link, frees. Ops must be released by their owners
- * before or after. Sets *comm to NULL; accepts NULL. */
+ * before or after; no other thread may be inside a function of this comm or of an op of it. Sets
+ * *comm to NULL; accepts NULL. */
 COLLECT_API void collect_comm_destroy(collect_comm **comm);
 
 /* Dials these peers, without changing the view. LINK_UP or LINK_LOST tells for each, also for a

@@ -1,0 +1,1 @@
+"""Carries messages and time to the machines. Decides nothing."""

@@ -1,0 +1,77 @@
+"""`collect plan`."""
+
+import pytest
+
+from collect.cli import main
+from collect.cli.plan import HOPS, VOLUMES, count_cost
+from collect.config import Algorithm
+from collect.native.plan import Plan
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+@pytest.mark.parametrize("world", [2, 3, 8, 17])
+def test_the_cost_that_is_counted_is_the_cost_that_is_promised(
+    algorithm: Algorithm, world: int
+) -> None:
+    payload_bytes = world * 64 * 10
+
+    cost = count_cost([Plan(algorithm, world, rank) for rank in range(world)], payload_bytes)
+
+    assert cost.hops == HOPS[algorithm][1](world)
+    assert max(cost.sent_bytes) == VOLUMES[algorithm][1](world, payload_bytes)
+    links = {Algorithm.STAR: world - 1, Algorithm.DIRECT: world * (world - 1) // 2}
+    assert len(cost.links) == links.get(algorithm, world if world > 2 else 1)
+
+
+def test_a_plan_is_printed_with_its_proof(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--world", "3", "--rank", "1", "--bytes", "200"]) == 0
+
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == "direct, rank 1 of 3, 200 bytes"
+    assert "1 0 recv_reduce_in 1 64 … 128 <- rank 0" in lines
+    assert "1 recv_reduce 1 64 … 128 <- rank 2 scale final" in lines
+    assert "2 0 send_in 2 128 … 200 -> rank 2 (lane 2 step 1)" in lines
+    assert "hops 2 one after the other (formula: 2)" in lines
+    assert "links 3, at most 2 at one rank" in lines
+
+
+def test_all_plans_are_printed_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--algorithm", "ring", "--world", "4", "--all"]) == 0
+
+    out = capsys.readouterr().out
+    for rank in range(4):
+        assert f"ring, rank {rank} of 4, 1048576 bytes" in out
+    assert "6 one after the other (formula: 2(p-1) = 6)" in out
+
+
+def test_a_world_of_one_needs_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--world", "1"]) == 0
+
+    out = capsys.readouterr().out
+    assert "copy_in" in out
+    assert "nothing is exchanged" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--world", "4", "--rank", "4"], "a world of 4 has ranks 0 to 3"),
+        (["--world", "4", "--rank", "-1"], "a world of 4 has ranks 0 to 3"),
+        (["--world", "1", "--rank", "1"], "a world of 1 has rank 0 only"),
+        (["--world", "0"], "'0' is not at least 1"),
+        (["--world", "1025"], "a world has at most 1024 ranks"),
+        (["--world", "4", "--algorithm", "tree"], "invalid choice: 'tree'"),
+        (["--world", "4", "--bytes", "many"], "'many' is not a size"),
+        (["--world", "4", "--bytes", "9999999999Gi"], "not in 0 to 2^62"),
+        ([], "--world"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", *arguments]) == 2
+
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert message in said.err
+    assert said.err.count("\n") == 1

@@ -1,0 +1,132 @@
+"""A control plane and a communicator of one process, for what user threads do with them."""
+
+import threading
+from typing import Any
+
+from collect.errors import CollectError
+from collect.membership.events import LeaveAsked, PassBoundary, PeerEvent
+from collect.membership.peer import State
+from collect.native import status
+from collect.native.buffer import Operand
+from collect.native.communicator import OpInfo
+from collect.net.waiting import Changes
+from collect.session.history import History
+from collect.types import FailKind, FailReason, Member, View, op_base
+
+EPOCH = 5 << 24
+SELF, OTHER = 7, 8
+
+
+class FakeOperation:
+    """Completes when the test says so."""
+
+    def __init__(self, operand: Operand) -> None:
+        self.operand = operand
+        self.is_submitted = False
+        self.number = 0
+        self.deadline_ns = 0
+        self.status = status.PENDING
+
+    def poll(self) -> int:
+        return self.status
+
+    def wait(self, timeout_s: float) -> int:
+        del timeout_s
+        return self.status
+
+    @property
+    def info(self) -> OpInfo:
+        is_done = self.status == status.OK
+        return OpInfo(self.status, self.number, EPOCH if is_done else 0, 1_000, 3_000, 1, 2)
+
+
+class FakeCommunicator:
+    def __init__(self) -> None:
+        self.operations: list[FakeOperation] = []
+        self.status_of_next = status.OK
+        self.interrupt: BaseException | None = None  # raised in the next start, before the core
+        self.is_aborted = False
+
+    def prepare(self, operand: Operand) -> FakeOperation:
+        return FakeOperation(operand)
+
+    def start(self, operation: FakeOperation, reduce_code: int, deadline_ns: int) -> None:
+        del reduce_code
+        if self.interrupt is not None:
+            interrupt, self.interrupt = self.interrupt, None
+            raise interrupt
+        self.operations.append(operation)
+        operation.is_submitted = True
+        operation.number = op_base(EPOCH) + len(self.operations)
+        operation.deadline_ns = deadline_ns
+        operation.status = self.status_of_next
+
+    def outstanding(self) -> list[FakeOperation]:
+        return [each for each in self.operations if each.status == status.PENDING]
+
+    def forget_thread(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        self.is_aborted = True
+        for operation in self.outstanding():
+            operation.status = status.E_ABORTED
+
+
+class FakePeer:
+    def __init__(self) -> None:
+        self.state = State.ACTIVE
+        self.boundaries = 0
+        self.is_boundary_due = False
+        self.failures: dict[int, FailReason] = {}
+
+    def failure_of(self, op: int) -> FailReason:
+        return self.failures.get(op, FailReason(FailKind.ABORTED, ("me",), "aborted here"))
+
+
+class FakeControl:
+    """Answers at once what the real one hands to its thread."""
+
+    timeout_s = 0.01
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.changes = Changes()
+        members = tuple(
+            Member(i, n, "host", ("127.0.0.1:1",)) for i, n in ((SELF, "me"), (OTHER, "b"))
+        )
+        self.view: View | None = View(EPOCH, members, 1)
+        self.history = History()
+        self.history.add(self.view)
+        self.self_id = SELF
+        self.address = "127.0.0.1:5000"
+        self.peer = FakePeer()
+        self.communicator: Any = FakeCommunicator()
+        self.passage: PassBoundary | None = None
+        self.final: CollectError | None = None
+        self.local_failures: dict[int, CollectError] = {}
+        self.failed_in: dict[int, int] = {}
+        self.posted: list[PeerEvent] = []
+        self.asked: list[int] = []
+        self.answer: PassBoundary | None = None  # to ask_boundary
+        self.farewell: CollectError | None = None  # to LeaveAsked
+        self.is_stopped = False
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        self.is_stopped = True
+
+    def post(self, event: PeerEvent) -> None:
+        self.posted.append(event)
+        if isinstance(event, LeaveAsked):
+            self.final = self.farewell
+
+    def ask_boundary(self, boundary: int) -> None:
+        self.asked.append(boundary)
+        self.passage = self.answer
+
+    def raise_if_final(self) -> None:
+        if self.final is not None:
+            raise self.final.again()
