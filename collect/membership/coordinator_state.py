@@ -62,7 +62,7 @@ TRANSITIONS: dict[Phase, frozenset[Phase]] = {
 class Settings:
     """What a coordinator is started with.
 
-    generation: greater than that of any earlier start for this group, 24 bits.
+    generation: unlike that of any other start for this group, 24 bits.
     group_key: random, 64 bits; a recovered group keeps its own.
     is_first: nobody can be in the group yet. False: wait up to `timeout_s` for members of an
         earlier coordinator before the first view is formed, lest there be two groups.

@@ -13,7 +13,14 @@ from pathlib import Path
 from collect.config import Address, parse_address
 from collect.errors import CollectError, InvalidArgument
 from collect.membership.coordinator import Coordinator, Settings
-from collect.membership.events import CoordinatorEvent, Log, PeerMessageReceived, SendTo, Tick
+from collect.membership.events import (
+    CoordinatorEvent,
+    Log,
+    PeerMessageReceived,
+    RememberView,
+    SendTo,
+    Tick,
+)
 from collect.net import generation, greeting
 from collect.net.addresses import is_loopback, resolve
 from collect.net.clock import now_s
@@ -21,7 +28,7 @@ from collect.net.greeting import Greeting
 from collect.net.loop_thread import LoopThread, until_stopped
 from collect.net.waiting import Changes
 from collect.net.zmq_bus import CoordinatorBus, RateLimit
-from collect.types import Scope
+from collect.types import Scope, View
 from collect.wire.codec import WireError, decode, encode
 from collect.wire.messages import Hello, Join, PeerMessage, Who
 
@@ -64,8 +71,9 @@ class CoordinatorService:
         address: "host:port" to listen at; port 0 takes a free one; "[::]:port" listens to IPv4 and
             IPv6. On a loopback address the whole group stays on this host.
         timeout: seconds; every member of the groups uses it.
-        state_path: a file that numbers the starts; with it, a restarted coordinator knows that it
-            is not the first one. None: the number is random.
+        state_path: a file that numbers the starts; the last view of each group is kept beside it.
+            So a restarted coordinator knows that it is not the first one, and who may be a member.
+            None: the number is random, and whoever says that it is a member is believed.
         is_first: nobody can be in a group yet, so that the first view need not wait `timeout` for
             members of an earlier coordinator. None: true for port 0 and for a new state file.
 
@@ -206,7 +214,11 @@ class CoordinatorService:
             if len(self._groups) >= GROUPS_MAX:
                 self._refuse(f"group {name!r}: there are {GROUPS_MAX} already")
                 return None
-            self._groups[name] = _Group(self._new_machine(name), self._perform)
+            try:
+                self._groups[name] = _Group(self._new_machine(name), self._perform)
+            except CollectError as error:
+                self._refuse(f"group {name!r}: {error}")
+                return None
         self._group_of[sender] = name
         self._group_of.move_to_end(sender)
         if len(self._group_of) > PEERS_REMEMBERED_MAX:
@@ -215,13 +227,15 @@ class CoordinatorService:
 
     def _new_machine(self, name: str) -> Coordinator:
         is_late = now_s() > self._started_s + self._timeout_s
+        last_view = generation.load_view(self._state_path, name) if self._state_path else None
         settings = Settings(
             group=name,
             generation=self._generation,
             group_key=secrets.randbits(63) | 1,
             timeout_s=self._timeout_s,
             scope=self._scope,
-            is_first=bool(self._is_first) or is_late,
+            is_first=(bool(self._is_first) or is_late) and last_view is None,
+            last_view=last_view,
         )
         return Coordinator(settings, now_s())
 
@@ -236,9 +250,20 @@ class CoordinatorService:
                         log.error("cannot send %s: %s", type(message).__name__, error.reason)
                         continue
                     self._bus.send(incarnation, payload)
+                case RememberView(view):
+                    self._remember(group.machine.settings.group, view)
                 case Log(reason):
                     log.info("group %s: %s", group.machine.settings.group, reason)
         group.set_timer()
+
+    def _remember(self, group: str, view: View) -> None:
+        if self._state_path is None:
+            return
+        try:
+            generation.save_view(self._state_path, group, view)
+        except CollectError as error:
+            # The group goes on: only a restart could let an expelled member in again.
+            log.error("group %s: its view could not be kept: %s", group, error)
 
     def _refuse(self, reason: str) -> None:
         line = self._refusals.note(reason, now_s())

@@ -1,16 +1,20 @@
-"""The coordinator's generation: a number that differs in every start.
+"""What outlives a coordinator: its generation, a number that differs in every start, and the last
+view of each group.
 
-With a state file it counts up and survives the host; without one it is drawn at random.
+With a state file the generation counts up and survives the host; without one it is drawn at random,
+and no view is kept.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from pathlib import Path
 
 from collect.errors import InvalidArgument
-from collect.types import GENERATION_BITS
+from collect.types import GENERATION_BITS, View
+from collect.wire.codec import WireError, decode_view, encode_view
 
 _GENERATION_MAX = (1 << GENERATION_BITS) - 1
 _HEADER = "collect coordinator generation"
@@ -37,8 +41,33 @@ def advance(path: Path) -> tuple[int, bool]:
         generation, is_first = _parse(path, text) + 1, False
     if generation > _GENERATION_MAX:
         raise InvalidArgument(f"the state file {path} has used up its generations")
-    _write(path, f"{_HEADER} {generation}\n")
+    _write(path, f"{_HEADER} {generation}\n".encode())
     return generation, is_first
+
+
+def save_view(path: Path, group: str, view: View) -> None:
+    """Keeps the group's view beside the state file. Durable before it returns."""
+    _write(_view_path(path, group), encode_view(view))
+
+
+def load_view(path: Path, group: str) -> View | None:
+    """The view that was saved last; None when there is none."""
+    kept = _view_path(path, group)
+    try:
+        return decode_view(kept.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InvalidArgument(f"cannot read the state file {kept}: {error.strerror}") from None
+    except WireError as error:
+        raise InvalidArgument(
+            f"{kept} holds no view: {error.reason}", advice="remove it if no member is left"
+        ) from None
+
+
+def _view_path(path: Path, group: str) -> Path:
+    name = hashlib.sha256(group.encode()).hexdigest()[:16]  # a group's may hold any character
+    return path.with_name(f"{path.name}.{name}.view")
 
 
 def _parse(path: Path, text: str) -> int:
@@ -50,11 +79,11 @@ def _parse(path: Path, text: str) -> int:
     return int(number)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: bytes) -> None:
     draft = path.with_name(path.name + ".new")
     try:
-        with draft.open("w") as file:
-            file.write(text)
+        with draft.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)

@@ -230,6 +230,10 @@ class Session:
                 ticket.operation = operation
             deadline_ns = now_ns() + int(max(0.0, deadline_s - now_s()) * NS_PER_S)
             self._communicator.start(operation, reduce_code, max(deadline_ns, 1))
+            if self.control.final is not None:
+                # The end came between the look above and the start, and may have aborted
+                # everything before this operation was there.
+                self._communicator.abort()
             return operation
 
     def wait(self, operation: Operation, timeout_s: float | None = None) -> Outcome:

@@ -388,6 +388,21 @@ def decode(encoded: bytes) -> Message:
     return message
 
 
+def encode_view(view: types.View) -> bytes:
+    """A view as bytes, for a file. WireError as `encode`."""
+    encoded: bytes = msgpack.packb([VERSION, within("View", VIEW.pack, view)])
+    return encoded
+
+
+def decode_view(encoded: bytes) -> types.View:
+    """The view that the bytes hold. WireError: they hold none, and why."""
+    plain = unpacked(encoded)
+    if type(plain) is not list or len(plain) != 2 or plain[0] != VERSION:
+        raise WireError(f"no view of version {VERSION}")
+    view: types.View = within("View", VIEW.unpack, plain[1])
+    return view
+
+
 def unpacked(encoded: bytes) -> Any:
     try:
         return msgpack.unpackb(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from unittest.mock import patch
 
 from collect.membership import flushing
-from collect.membership.coordinator import Coordinator, Settings
+from collect.membership.coordinator import Coordinator
 from collect.membership.events import CommReport, InstallComm
 from collect.membership.verdict import Decision, decide
 from collect.types import Ballot, Incarnation, Verdict, View
@@ -55,13 +55,6 @@ class HastyCoordinator(Coordinator):
         super()._on_prepared(message)
 
 
-class ForgetfulCoordinator(Coordinator):
-    """Starts again without the view that the one before it wrote down."""
-
-    def __init__(self, settings: Settings, now_s: float) -> None:
-        super().__init__(replace(settings, last_view=None), now_s)
-
-
 def always_rerun(
     reports: Mapping[Incarnation, Report],
     views: Mapping[Ballot, View],
@@ -89,6 +82,5 @@ MUTANTS = {
     "the verdict ignores deliveries": deaf_verdict,
     "the last result is not retained": lambda: just(Kinds(comm=ForgetfulComm)),
     "frames of old attempts are accepted": lambda: just(Kinds(comm=CredulousComm)),
-    "the last view is not remembered": lambda: just(Kinds(coordinator=ForgetfulCoordinator)),
     "COMMIT before all are PREPARED": lambda: just(Kinds(coordinator=HastyCoordinator)),
 }

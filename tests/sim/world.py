@@ -13,7 +13,6 @@ from functools import partial
 from collect.membership.coordinator import Coordinator, Settings
 from collect.membership.events import (
     Announce,
-    AnnouncementKind,
     BoundaryAsked,
     CommFrozen,
     DialPeers,
@@ -165,7 +164,7 @@ class Process:
             self.record.is_out = True
             self.app.is_stopped = True
             self.world.close_links(self, LinkLoss.RESET)
-            if action.kind is not AnnouncementKind.LEFT:
+            if self.peer.state is not State.LEFT:
                 if not self.is_disturbed:
                     raise Violation(f"{self.name} is out without a cause: {action.reason}")
                 self.world.rejoin(self)

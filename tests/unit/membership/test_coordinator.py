@@ -432,6 +432,36 @@ def test_hellos_of_a_frozen_member_lead_to_a_ballot() -> None:
     assert epoch(stage) >> 24 > 40
 
 
+def survived_by_the_expelled() -> Stage:
+    """b was expelled and never told; then the coordinator died, and a, and b is heard again."""
+    stage = formed("a", "b")
+    stage.die("b", "a")
+    stage.wait(0.1)
+    assert stage.members() == ["a"]
+    stage.kill_coordinator()
+    stage.die("a")
+    stage.actors["b"].is_cut = False
+    stage.lose("b", "a")
+    return stage
+
+
+def test_an_expelled_member_does_not_go_on_when_all_others_have_died() -> None:
+    stage = survived_by_the_expelled()
+    stage.restart()
+    stage.wait(TIMEOUT_S)
+
+    assert stage.actors["b"].peer.state is State.FENCED
+
+
+def test_without_the_last_view_it_does_which_is_why_that_is_written_down() -> None:
+    stage = survived_by_the_expelled()
+    stage.last_view = None
+    stage.restart()
+    stage.wait(2.5 * TIMEOUT_S)
+
+    assert stage.actors["b"].peer.state is State.ACTIVE
+
+
 def test_what_does_not_fit_never_raises() -> None:
     stage = formed("a", "b")
     strange = 5 << 24 | 9

@@ -8,7 +8,7 @@ from collect.errors import InvalidArgument
 from collect.net import generation, greeting
 from collect.net.greeting import Greeting
 from collect.net.zmq_bus import RateLimit, incarnation_of, routing_id
-from collect.types import Scope
+from collect.types import Member, Scope, View
 
 
 @pytest.mark.parametrize("scope", Scope)
@@ -78,6 +78,32 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         generation.advance(tmp_path / "missing" / "state")
     with pytest.raises(InvalidArgument, match="cannot read the state file"):
         generation.advance(tmp_path)
+
+
+def test_the_last_view_of_each_group_is_kept_beside_the_state(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    views = [
+        View(epoch << 24 | 1, (Member(7, "a", "host", ("127.0.0.1:1",)),), 5) for epoch in (1, 2)
+    ]
+
+    for view in views:
+        generation.save_view(path, "mine/../x", view)
+    generation.save_view(path, "other", views[0])
+
+    assert generation.load_view(path, "mine/../x") == views[1]
+    assert generation.load_view(path, "other") == views[0]
+    assert generation.load_view(path, "third") is None
+    assert all(each.parent == tmp_path for each in tmp_path.rglob("*"))
+
+
+def test_a_damaged_view_is_refused_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    generation.save_view(path, "g", View(1 << 24 | 1, (), 5))
+    (kept,) = tmp_path.iterdir()
+    kept.write_bytes(kept.read_bytes()[:-1])
+
+    with pytest.raises(InvalidArgument, match=r"holds no view"):
+        generation.load_view(path, "g")
 
 
 def test_drawn_generations_fit_a_ballot() -> None:

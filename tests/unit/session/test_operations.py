@@ -227,6 +227,24 @@ def test_a_fenced_peer_is_told_so_by_every_call(control: FakeControl) -> None:
             call()
 
 
+def test_an_operation_that_starts_behind_the_end_is_not_left_pending(control: FakeControl) -> None:
+    session = new_session()
+    fake = communicator(control)
+    fake.status_of_next = status.PENDING
+    begin = fake.start
+
+    def start_too_late(*arguments: Any) -> None:
+        control.final = Fenced("me is no member any more", epoch=6)
+        fake.abort()
+        begin(*arguments)
+
+    fake.start = start_too_late  # type: ignore[method-assign]
+    operation = submit(session)
+
+    with pytest.raises(Fenced):
+        session.wait(operation)
+
+
 def test_a_wait_that_is_too_short_leaves_the_operation_alone(control: FakeControl) -> None:
     session = new_session()
     communicator(control).status_of_next = status.PENDING
