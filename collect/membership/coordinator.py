@@ -15,6 +15,7 @@ from collect.membership.events import (
     CoordinatorAction,
     CoordinatorEvent,
     PeerMessageReceived,
+    SendFailed,
 )
 from collect.membership.flushing import Flushing
 from collect.types import (
@@ -89,6 +90,8 @@ class Coordinator(Flushing):
         self._now_s = max(now_s, self._now_s)
         if isinstance(event, PeerMessageReceived):
             self._on_message(event.message)
+        elif isinstance(event, SendFailed):
+            self._on_send_failed(event.incarnation)
         self._advance()
         actions, self._actions = self._actions, []
         return actions

@@ -250,7 +250,14 @@ class PeerMessageReceived:
     message: PeerMessage
 
 
-CoordinatorEvent = PeerMessageReceived | Tick
+@dataclass(frozen=True, slots=True)
+class SendFailed:
+    """The last SendTo to `incarnation` went nowhere: it has no connection now. No proof."""
+
+    incarnation: Incarnation
+
+
+CoordinatorEvent = PeerMessageReceived | SendFailed | Tick
 
 
 @dataclass(frozen=True, slots=True)

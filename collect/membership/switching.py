@@ -99,6 +99,15 @@ class Switching(CoordinatorState):
             for each in [p for p in silent if p in self.candidates] or [peer]:
                 self._postpone(each, reason, is_counted=not silent)
 
+    def _on_send_failed(self, peer: Incarnation) -> None:
+        """A newcomer without a connection would hold the members at the boundary for nothing. If it
+        lives it asks again; of a member the links tell."""
+        if self.phase is not Phase.PREPARING or peer not in self.candidates:
+            return
+        if self._switch and peer in self._switch.mark.newcomers:
+            self._abandon(f"{self._name(peer)} has no connection any more")
+            del self.candidates[peer]
+
     def _postpone(self, peer: Incarnation, reason: str, *, is_counted: bool) -> None:
         """Try a candidate again later, or refuse it after as many attempts as make sense.
 

@@ -18,6 +18,7 @@ from collect.membership.events import (
     Log,
     PeerMessageReceived,
     RememberView,
+    SendFailed,
     SendTo,
     Tick,
 )
@@ -241,6 +242,7 @@ class CoordinatorService:
 
     def _perform(self, group: _Group, event: CoordinatorEvent) -> None:
         assert self._bus is not None
+        unsent: list[int] = []
         for action in group.machine.on(event, now_s()):
             match action:
                 case SendTo(incarnation, message):
@@ -249,12 +251,17 @@ class CoordinatorService:
                     except WireError as error:
                         log.error("cannot send %s: %s", type(message).__name__, error.reason)
                         continue
-                    self._bus.send(incarnation, payload)
+                    if not self._bus.send(incarnation, payload):
+                        unsent.append(incarnation)
                 case RememberView(view):
                     self._remember(group.machine.settings.group, view)
                 case Log(reason):
                     log.info("group %s: %s", group.machine.settings.group, reason)
         group.set_timer()
+        # What a failure leads to may fail to be sent in turn; the machine then takes no notice.
+        if not isinstance(event, SendFailed):
+            for incarnation in unsent:
+                self._perform(group, SendFailed(incarnation))
 
     def _remember(self, group: str, view: View) -> None:
         if self._state_path is None:

@@ -30,6 +30,7 @@ from collect.membership.events import (
     RememberView,
     RepairsDone,
     Send,
+    SendFailed,
     SendTo,
     Started,
     Tick,
@@ -155,6 +156,12 @@ class Stage:
         """A message that the coordinator gets from nowhere."""
         assert self.coordinator
         self._decide(self.coordinator.on(PeerMessageReceived(message), self.now_s))
+        self.settle()
+
+    def fail_send(self, incarnation: Incarnation) -> None:
+        """The coordinator's last message to this peer went nowhere."""
+        assert self.coordinator
+        self._decide(self.coordinator.on(SendFailed(incarnation), self.now_s))
         self.settle()
 
     def die(self, name: str, *witnesses: str) -> None:

@@ -420,6 +420,42 @@ def test_a_switch_that_nobody_made_is_void_and_the_newcomer_is_prepared_again() 
     assert stage.actors["c"].peer.state is State.ACTIVE
 
 
+def test_a_newcomer_without_a_connection_does_not_hold_the_members() -> None:
+    stage = formed("a", "b")
+    stage.enter("c", 3)
+    stage.die("c")
+    stage.wait(0.01)
+    stage.pass_boundary("a", "b")
+    held = [stage.actors[name].passed[-1].boundary for name in ("a", "b")]
+
+    stage.fail_send(3)
+
+    assert [stage.actors[name].passed[-1].boundary for name in ("a", "b")] == [n + 1 for n in held]
+    assert stage.members() == ["a", "b"]
+
+
+def test_a_newcomer_that_had_lost_its_connection_asks_again() -> None:
+    stage = formed("a", "b")
+    c = stage.enter("c", 3)
+    c.is_cut = True
+    stage.wait(0.01)
+    stage.fail_send(3)
+    c.is_cut = False
+    stage.wait(TIMEOUT_S)
+    stage.pass_boundary("a", "b")
+
+    assert stage.members() == ["a", "b", "c"]
+
+
+def test_a_member_without_a_connection_stays_a_member() -> None:
+    stage = formed("a", "b")
+
+    stage.fail_send(2)
+    stage.wait(TIMEOUT_S)
+
+    assert stage.members() == ["a", "b"]
+
+
 def test_hellos_of_a_frozen_member_lead_to_a_ballot() -> None:
     stage = formed("a", "b")
     stage.kill_coordinator()
