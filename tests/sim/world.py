@@ -15,6 +15,7 @@ from collect.membership.events import (
     Announce,
     BoundaryAsked,
     CommFrozen,
+    CoordinatorEvent,
     DialPeers,
     FreezeComm,
     InstallComm,
@@ -33,6 +34,7 @@ from collect.membership.events import (
     RememberView,
     RepairsDone,
     Send,
+    SendFailed,
     SendTo,
     Started,
     Tick,
@@ -175,6 +177,7 @@ class World:
         self, seed: int, *, admit: Admit, min_peers: int, kinds: Kinds | None = None
     ) -> None:
         self.rng = random.Random(seed)
+        self.hints = random.Random(~seed)  # apart, so that they do not shift what is drawn
         self.now_s = 0.0
         self.kinds = kinds or Kinds()
         self.admit = admit
@@ -323,13 +326,16 @@ class World:
             if self.rng.random() < 0.5:
                 self.connections[peer] += 1  # what is under way on it is lost
 
-    def drive(self, message: PeerMessage | None) -> None:
+    def drive(self, message: PeerMessage | SendFailed | None) -> None:
         coordinator = self.coordinator
         if coordinator is None:
-            if self.keeps_waiting and message:
+            if self.keeps_waiting and message and not isinstance(message, SendFailed):
                 self.waiting_room.append(message)
             return
-        event = PeerMessageReceived(message) if message else Tick()
+        if isinstance(message, SendFailed):
+            event: CoordinatorEvent = message
+        else:
+            event = PeerMessageReceived(message) if message else Tick()
         for action in coordinator.on(event, self.now_s):
             if isinstance(action, Log):
                 self.trace("coord", action.reason)
@@ -374,7 +380,10 @@ class World:
         connection = self.connections[peer]
 
         def arrive() -> None:
-            if self.connections[peer] == connection:
+            # The dead have no connection; now and then the living have none either.
+            if not process.is_alive or self.hints.random() < 0.01:
+                self.drive(SendFailed(peer))
+            elif self.connections[peer] == connection:
                 process.receive(partial(self.hand_over, process, message))
 
         self.fifo((peer, "down"), self.delay(0.0008), arrive)
