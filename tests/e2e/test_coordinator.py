@@ -216,10 +216,11 @@ def test_nobody_at_the_address_is_told_in_time() -> None:
 def at_port(address: Address, data: bytes) -> None:
     """Sends bytes and waits until the other side hangs up, or has had them for a moment."""
     with socket.create_connection((address.host, address.port), 5) as connection:
-        connection.sendall(data)
-        connection.shutdown(socket.SHUT_WR)
         connection.settimeout(2)
+        # It may hang up as soon as it has seen enough, at any of these.
         try:
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
             while connection.recv(65536):
                 pass
         except OSError:
