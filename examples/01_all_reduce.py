@@ -12,15 +12,17 @@ import collect
 
 def main() -> None:
     with collect.join() as group:
-        mine = np.arange(1_000_000, dtype=np.float32) + group.rank
+        # Asked once: when the sum is done, others may leave, and `group` then counts without them.
+        rank, size = group.rank, group.size
+        mine = np.arange(1_000_000, dtype=np.float32) + rank
 
         result = group.all_reduce(mine)  # in place: `mine` now holds the sum
 
-        others = sum(range(group.size))  # every rank added its own number
-        expected = np.arange(1_000_000, dtype=np.float32) * group.size + others
+        others = sum(range(size))  # every rank added its own number
+        expected = np.arange(1_000_000, dtype=np.float32) * size + others
         assert np.array_equal(mine, expected)
         print(
-            f"rank {group.rank} of {group.size}: sum {mine[:4]}… over "
+            f"rank {rank} of {size}: sum {mine[:4]}… over "
             f"{', '.join(result.participants)} in {result.duration_s * 1e3:.2f} ms"
         )
 
