@@ -89,7 +89,8 @@ class Peer:
 
     def _read_said(self) -> None:
         assert self.process.stderr is not None
-        self.said.extend(self.process.stderr)
+        for line in self.process.stderr:
+            self.said.append(line)  # one by one: tests look while it runs
 
     def told(self, what: str, timeout_s: float = PATIENCE_S) -> Told:
         """The next thing it tells, which must be `what`."""
