@@ -102,7 +102,9 @@ def check(algorithm: Algorithm, world: int, *, credit: int = 1) -> str | None:
     if not 1 <= credit < RANK_NONE:
         raise InvalidArgument(f"a credit of {credit} frames is not at least 1")
     reason = native.ffi.new("char[]", REASON_BYTES)
-    result = native.lib.collect_plan_check(_code(algorithm), world, credit, reason, REASON_BYTES)
+    result = native.lib.collect_plan_check(
+        algorithm_code(algorithm), world, credit, reason, REASON_BYTES
+    )
     if result == status.E_INVALID:
         return str(native.ffi.string(reason).decode())
     _check_memory(result)
@@ -112,7 +114,7 @@ def check(algorithm: Algorithm, world: int, *, credit: int = 1) -> str | None:
 
 def _create(algorithm: Algorithm, world: int, rank: int) -> Any:
     box = native.ffi.new("collect_plan **")
-    result = native.lib.collect_plan_create(_code(algorithm), world, rank, box)
+    result = native.lib.collect_plan_create(algorithm_code(algorithm), world, rank, box)
     _check_memory(result)
     status.check(result, f"build the {algorithm.value} plan of rank {rank} of {world}")
     return native.ffi.gc(box[0], _destroy)
@@ -138,7 +140,8 @@ def _step(step: Any) -> Step:
     )
 
 
-def _code(algorithm: Algorithm) -> int:
+def algorithm_code(algorithm: Algorithm) -> int:
+    """Its number in the C ABI."""
     code: int = getattr(native.lib, f"COLLECT_{algorithm.name}")
     return code
 

@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from collect.config import Address, AdmitMode, Algorithm, Config
+from collect.config import Address, AdmitMode, Config
 from collect.errors import (
     Closed,
     CollectError,
@@ -51,6 +51,7 @@ from collect.membership.peer import Peer
 from collect.native import engine
 from collect.native.communicator import Communicator, InstallRequest, MemberAddress
 from collect.native.engine import Engine, EngineEvent, EngineOptions, EventKind
+from collect.native.plan import algorithm_code
 from collect.net import addresses, greeting
 from collect.net.clock import now_s
 from collect.net.greeting import Greeting
@@ -81,7 +82,6 @@ CONNECT_PATIENCE_S = 1.0
 TICK_S_MIN = 0.001
 FAILURES_KEPT_MAX = 64
 
-ALGORITHM_CODES = {Algorithm.DIRECT: 0, Algorithm.RING: 1, Algorithm.STAR: 2}
 ADMIT_CODES = {AdmitMode.AUTO: Admit.AUTO, AdmitMode.MANUAL: Admit.MANUAL}
 EVENT_KINDS = {
     AnnouncementKind.JOINED: MembershipEventKind.JOINED,
@@ -398,7 +398,7 @@ class ControlPlane:
             members=[self._address_of(member) for member in view.members],
             self_rank=action.self_rank,
             op_base=action.op_base,
-            algorithm=ALGORITHM_CODES[self.config.algorithm],
+            algorithm=algorithm_code(self.config.algorithm),
             verdict=action.verdict,
             repairs=action.repairs,
             redials=action.redials,

@@ -18,7 +18,6 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#include "base/ring.h"
 #include "include/collect.h"
 #include "transport/link.h"
 #include "transport/listener.h"
