@@ -10,7 +10,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collect.api import Admission, Group, PeerInfo, Result, Work, join
+    from collect.api import (
+        Admission,
+        Batch,
+        Group,
+        PeerInfo,
+        Persistent,
+        Result,
+        Work,
+        empty,
+        join,
+        zeros,
+    )
     from collect.errors import (
         Aborted,
         Closed,
@@ -20,6 +31,7 @@ if TYPE_CHECKING:
         InvalidArgument,
         JoinFailed,
         JoinRefused,
+        MembersChanged,
         MembershipLost,
         Mismatch,
         OperationFailed,
@@ -33,7 +45,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "collect.api": ("Admission", "Group", "PeerInfo", "Result", "Work", "join"),
+    "collect.api": (
+        "Admission",
+        "Batch",
+        "Group",
+        "PeerInfo",
+        "Persistent",
+        "Result",
+        "Work",
+        "empty",
+        "join",
+        "zeros",
+    ),
     "collect.errors": (
         "Aborted",
         "Closed",
@@ -43,6 +66,7 @@ _HOMES = {
         "InvalidArgument",
         "JoinFailed",
         "JoinRefused",
+        "MembersChanged",
         "MembershipLost",
         "Mismatch",
         "OperationFailed",
@@ -60,6 +84,10 @@ __all__ = [  # noqa: RUF022  by what they are, not by their letters
     "Group",
     "Work",
     "Result",
+    "Batch",
+    "Persistent",
+    "empty",
+    "zeros",
     "Admission",
     "PeerInfo",
     "MembershipEvent",
@@ -74,6 +102,7 @@ __all__ = [  # noqa: RUF022  by what they are, not by their letters
     "Timeout",
     "Mismatch",
     "Aborted",
+    "MembersChanged",
     "PeerLost",
     "StateMismatch",
     "MembershipLost",

@@ -18,11 +18,13 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from collect.errors import InvalidArgument
+from collect.types import COMMIT_BYTES_DEFAULT
 
 CHUNK_BYTES_MAX = 1 << 20
 CHUNK_BYTES_STEP = 64
 WINDOW_BYTES_MAX = 1 << 30
 WINDOW_CHUNKS_MIN = 4
+COMMIT_BYTES_MAX = 1 << 31
 STREAMS_MAX = 16
 PEERS_MAX = 1024
 NAME_CHARACTERS_MAX = 64
@@ -44,11 +46,28 @@ class AdmitMode(Enum):
 
 
 class Algorithm(Enum):
-    """How the members of a view exchange their parts. The coordinator's choice rules."""
+    """How the members of a view exchange their parts. The wish of the group's founders rules."""
 
+    AUTO = "auto"
     DIRECT = "direct"
     RING = "ring"
     STAR = "star"
+    EXCHANGE = "exchange"
+    TREE = "tree"
+    CIRCULANT = "circulant"
+    RECURSIVE_DOUBLING = "recursive_doubling"
+    HIERARCHICAL = "hierarchical"
+    PAIRWISE = "pairwise"
+    BRUCK = "bruck"
+
+
+class Transport(Enum):
+    """What carries data between members of one host. Between hosts it is always TCP. The wish of
+    the group's founders rules.
+    """
+
+    AUTO = "auto"  # shared memory where all members can attach to it
+    TCP = "tcp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +135,8 @@ class Config:
     chunk_bytes: int
     window_bytes: int
     algorithm: Algorithm
+    commit_bytes: int
+    transport: Transport
 
     @property
     def silence_s(self) -> float:
@@ -227,6 +248,8 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "chunk_bytes": _whole(CHUNK_BYTES_STEP, CHUNK_BYTES_MAX, CHUNK_BYTES_STEP),
     "window_bytes": _whole(CHUNK_BYTES_STEP, WINDOW_BYTES_MAX),
     "algorithm": _one_of(Algorithm),
+    "commit_bytes": _whole(0, COMMIT_BYTES_MAX),
+    "transport": _one_of(Transport),
 }
 
 _DEFAULTS: dict[str, Any] = {
@@ -243,7 +266,9 @@ _DEFAULTS: dict[str, Any] = {
     "streams": 1,
     "chunk_bytes": 256 * 1024,
     "window_bytes": 8 * 1024 * 1024,
-    "algorithm": Algorithm.DIRECT,
+    "algorithm": Algorithm.AUTO,
+    "commit_bytes": COMMIT_BYTES_DEFAULT,
+    "transport": Transport.AUTO,
 }
 
 

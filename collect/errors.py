@@ -9,6 +9,7 @@
     │   ├── Timeout                 the same on every member (also a TimeoutError)
     │   ├── Mismatch                the same on every member; names who called what
     │   ├── Aborted                 a member called `abort`
+    │   ├── MembersChanged          blocks were meant for other members; the same on every member
     │   ├── PeerLost                a member is gone and no view without it can be agreed
     │   └── StateMismatch           `admit`: the states do not fit together
     └── MembershipLost      this process is no longer a member; join again
@@ -108,6 +109,12 @@ class Aborted(OperationFailed):
     """A member called `abort`."""
 
     default_advice = "repeat the step if it is still wanted"
+
+
+class MembersChanged(OperationFailed):
+    """Members were lost, and the call's blocks were meant for all of them. On every member."""
+
+    default_advice = "lay the blocks out for the members that are left, and call again"
 
 
 class PeerLost(OperationFailed):

@@ -3,7 +3,8 @@
 Numbers are plain `int`s, named by the aliases below; docs/protocol.md section 1 defines them.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 Incarnation = int
@@ -15,6 +16,10 @@ COUNTER_MAX = 2**31 - 1  # an epoch number is the upper half of an op number, wh
 OP_INDEX_BITS = 32
 
 MEMBERS_MAX = 1024
+ALGORITHM_AUTO = -1  # enum collect_algorithm: chosen per call
+COMMIT_BYTES_DEFAULT = 256 * 1024
+TRANSPORT_AUTO = 0  # enum collect_transport: shared memory where all members can attach to it
+TRANSPORT_TCP = 1
 
 
 def make_ballot(counter: int, generation: int) -> Ballot:
@@ -68,14 +73,16 @@ class CancelKind(IntEnum):
     ABORT = 1
     TIMEOUT = 2
     MISMATCH = 3
+    MEMBERS = 4  # the call's shape was meant for another number of members
 
 
 class FailKind(IntEnum):
-    """Why an operation failed, on all members alike."""
+    """Why an operation failed, on all members that did not complete it."""
 
     MISMATCH = 1
     TIMEOUT = 2
     ABORTED = 3
+    MEMBERS = 4  # members were lost, and the call's blocks were meant for all of them
 
 
 class OutcomeKind(IntEnum):
@@ -90,7 +97,7 @@ class VerdictKind(IntEnum):
     """What a flush decided; the numbers are those of `enum collect_verdict`."""
 
     RERUN = 0  # every operation in flight runs again, from its untouched input
-    REPAIR = 1  # the verdict's operation is complete; who lacks its result fetches it
+    REPAIR = 1  # the verdict's operation is complete: who is whole completes it, others fetch it
     FAIL = 2  # the verdict's operation fails, on a member that has yet to submit it too
 
 
@@ -106,8 +113,9 @@ class DepartureKind(IntEnum):
 class Member:
     """A peer that is, or asks to be, in a view.
 
-    `host` equals that of another member exactly when both can share memory: boot id and network
-    namespace. `addresses` are candidates for its data port, "1.2.3.4:5" or "[::1]:5".
+    `host` is what it claims: its boot id and network namespace. Whether those that claim the same
+    share memory, the data plane finds out. `addresses` are candidates for its data port,
+    "1.2.3.4:5" or "[::1]:5".
     """
 
     incarnation: Incarnation
@@ -117,12 +125,53 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkModel:
+    """struct collect_link_model of collect.h: figures from which an algorithm is chosen."""
+
+    latency_ns: int
+    overhead_ns: int
+    bytes_per_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What the members of a view agree on besides who they are: struct collect_recipe.
+
+    `algorithm`: enum collect_algorithm, -1 chooses per call from the models. `weights`: owner
+    shares by rank, `order`: ranks in the order of the ring, `radices`: of the hierarchical
+    algorithm, innermost first; each empty for the default. Calls of at least `commit_bytes` end
+    with everybody's word that its part is complete; smaller ones retain a copy instead.
+    `transport` is one of enum collect_transport.
+    """
+
+    algorithm: int = ALGORITHM_AUTO
+    commit_bytes: int = COMMIT_BYTES_DEFAULT
+    local: LinkModel = LinkModel(5_000, 2_000, 4_000_000_000)
+    remote: LinkModel = LinkModel(50_000, 5_000, 1_000_000_000)
+    reduce_bytes_per_s: int = 8_000_000_000
+    transport: int = TRANSPORT_AUTO
+    weights: tuple[int, ...] = ()
+    order: tuple[int, ...] = ()
+    radices: tuple[int, ...] = ()
+
+    def for_members(self, count: int) -> "Recipe":
+        """This recipe without the settings by rank that do not fit a view of `count` members."""
+        return replace(
+            self,
+            weights=self.weights if len(self.weights) == count else (),
+            order=self.order if len(self.order) == count else (),
+            radices=self.radices if math.prod(self.radices) == count else (),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class View:
-    """An epoch's members, in rank order."""
+    """An epoch's members, in rank order, and their recipe."""
 
     epoch: Ballot
     members: tuple[Member, ...]
     group_key: int
+    recipe: Recipe = Recipe()
 
     def __contains__(self, incarnation: Incarnation) -> bool:
         return any(member.incarnation == incarnation for member in self.members)
@@ -173,7 +222,9 @@ class OpInFlight:
     """The operation a peer runs, or will run as soon as it can.
 
     `descriptor` is for people, such as "all_reduce float32[1000] sum"; `digest` covers all that
-    must agree among members, and nothing that an epoch changes (no recipe).
+    must agree among members, and nothing that an epoch changes (no recipe). `is_whole`: its part of
+    `attempt` is complete here, and only the others' word of theirs was missing. `is_shaped`: its
+    blocks are meant for the members of `attempt` only. `is_rooted`: it names a root.
     """
 
     op: Op
@@ -181,6 +232,9 @@ class OpInFlight:
     descriptor: str
     digest: int
     cancel: Cancel | None = None
+    is_whole: bool = False
+    is_shaped: bool = False
+    is_rooted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +257,7 @@ class Verdict:
     """What becomes of the operations that a flush interrupted (docs/protocol.md 3.5)."""
 
     kind: VerdictKind = VerdictKind.RERUN
-    op: Op = 0  # for REPAIR and FAIL
+    op: Op = 0  # for REPAIR and FAIL; for RERUN the rooted one that everybody has in flight, or 0
     attempt: Ballot = 0  # for REPAIR: the attempt that was delivered
     reason: FailReason | None = None  # for FAIL
 

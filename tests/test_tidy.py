@@ -274,6 +274,7 @@ CASES = [
     Case(named("c_door", "readiness"), "csrc/a.c", "epoll_wait(1);", "loop.c", "col_loop_wait(1);"),
     Case(named("c_door", "readiness"), "csrc/a.c", "eventfd(0, 0);", "loop.c", "event_fd(0);"),
     Case(named("c_door", "sockets"), "csrc/a.c", "a = connect(1);", "listener", "s->connect(1);"),
+    Case(named("c_door", "mappings"), "csrc/a.c", "munmap(a, 1);", "heap", "heap_unmap(a, 1);"),
     Case(named("c_door", "environment"), "csrc/a.c", 'getenv("A");', "getenv", "int getenv_count;"),
     Case(
         named("c_door", "processor"),
@@ -353,6 +354,20 @@ CASES = [
         "def f():\n    import torch\n",
         "only collect/torch",
         "from collect.torch import work\n",
+    ),
+    Case(
+        named("python_door", "mpi4py"),
+        "collect/cli/bench/worker.py",
+        "from mpi4py import MPI\n",
+        "only collect/cli/bench/mpi.py",
+        "",
+    ),
+    Case(
+        named("python_door", "matplotlib"),
+        "collect/cli/bench/table.py",
+        "import matplotlib\n",
+        "only collect/cli/bench/plot.py",
+        "",
     ),
     Case(named("python_door", "argparse"), "collect/api.py", "import argparse", "collect/cli", ""),
     Case(

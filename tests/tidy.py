@@ -279,9 +279,10 @@ C_LAYERS = {
     "kernels": LEAVES | {"kernels"},
     "wire": LEAVES | {"wire"},
     "plan": LEAVES | {"plan"},
+    "shm": LEAVES | {"kernels", "shm"},
     "transport": LEAVES | {"wire", "transport"},
     "exec": LEAVES | {"kernels", "wire", "plan", "transport", "exec"},
-    "comm": LEAVES | {"kernels", "wire", "plan", "transport", "exec", "comm"},
+    "comm": LEAVES | {"kernels", "wire", "plan", "transport", "exec", "shm", "comm"},
 }
 # One file looks sideways: the checksum asks the only reader of cpuid for its instruction.
 C_SIDEWAYS = {("csrc/wire/crc32c.c", '"kernels/kernels.h"')}
@@ -294,6 +295,10 @@ C_DOORS = {
     "sockets": (
         "socket|socketpair|accept4?|connect|bind|listen",
         {"csrc/transport/stream_tcp.c", "csrc/transport/listener.c"},
+    ),
+    "mappings": (
+        "mmap|munmap|memfd_create|posix_fallocate",
+        {"csrc/shm/segment.c", "csrc/shm/heap.c"},
     ),
     "environment": ("getenv|secure_getenv|setenv|putenv|unsetenv", set()),
     "processor": (
@@ -380,7 +385,9 @@ IMPURE = "random secrets uuid time datetime asyncio threading socket select sele
 PYTHON_DOORS = {
     "zmq": ("collect/net",),
     "msgpack": ("collect/wire/codec.py",),
-    "torch": ("collect/torch", "collect/cli/bench/libraries.py"),  # the latter: to compare with
+    "torch": ("collect/torch", "collect/cli/bench/gloo.py"),  # the latter: to compare with
+    "mpi4py": ("collect/cli/bench/mpi.py",),  # to compare with
+    "matplotlib": ("collect/cli/bench/plot.py",),
     "argparse": ("collect/cli",),
     "collect.native._lib": ("collect/native",),
 }

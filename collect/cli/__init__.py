@@ -63,8 +63,9 @@ COMMANDS: dict[str, Command] = {
         "measure latency and bandwidth of collectives between local processes",
         (
             "collect bench all-reduce",
-            "collect bench all-reduce --world 2 4 --sizes 8..128Mi --json all_reduce.json",
-            "collect bench all-reduce --sizes 64Ki 16Mi --compare gloo",
+            "collect bench all --worlds 2,4 --sizes 8:16MiB --json figures.json",
+            "collect bench all-reduce --sizes 8,1KiB,1MiB --against gloo,mpich=/opt/mpich",
+            "collect bench all-reduce,all-gather --transports tcp --limits --plot figures.png",
         ),
     ),
 }

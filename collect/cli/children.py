@@ -45,11 +45,12 @@ class Children:
 
     async def start(self, module: str, *arguments: str) -> Process:
         """`python -m module arguments`, with pipes to its input, output and errors."""
+        return await self.start_program(sys.executable, "-m", module, *arguments)
+
+    async def start_program(self, *command: str) -> Process:
+        """Any command, with pipes to its input, output and errors."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            module,
-            *arguments,
+            *command,
             stdin=PIPE,
             stdout=PIPE,
             stderr=PIPE,

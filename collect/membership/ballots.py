@@ -166,9 +166,5 @@ class Recovery:
 
     def views(self) -> dict[Ballot, View]:
         """Every view that may be installed somewhere: installed ones and promised ones."""
-        known: dict[Ballot, View] = {}
-        for hello in self.hellos.values():
-            for view in (hello.view, hello.prepared):
-                if view:
-                    known[view.epoch] = view
-        return known
+        found = [view for hello in self.hellos.values() for view in (hello.view, hello.prepared)]
+        return {view.epoch: view for view in found if view}

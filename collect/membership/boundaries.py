@@ -96,13 +96,13 @@ class Boundaries(PeerState):
         if self.state is State.ACTIVE:
             self.switch = replace(switch, is_committed=True)
             return self._pass_if_due()
-        mark = switch.mark
+        mark, view = switch.mark, switch.view
         self.switch = PendingSwitch(mark, None, Effect.NONE, is_committed=True)
         self.last_switch = mark
         self.boundaries = mark.boundary - 1
         self._unreachable = None
         self._enter(State.ACTIVE)
-        actions = self._install(switch.view, op_base(ballot), "let in")
+        actions = self._install(view, op_base(ballot), "let in")
         actions += [Send(suspicion) for suspicion in self._suspicions()]
         return actions + self._pass_if_due()
 

@@ -181,7 +181,10 @@ class Coordinator(Flushing):
             return
         if self._flush and peer in self._flush.targets:
             self._flush.alive.add(peer)
-            self._views |= {v.epoch: v for v in (message.view, message.prepared) if v}
+            if message.prepared:
+                self._views.setdefault(message.prepared.epoch, message.prepared)
+            if message.view:
+                self._views[message.view.epoch] = message.view
             if peer in self._flush.missing:
                 self._send(peer, Freeze(self._flush.ballot, self._flush.reason))
         if message.epoch == 0:

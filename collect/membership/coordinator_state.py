@@ -4,7 +4,7 @@ switching.py, flushing.py and coordinator.py build on it, in this order.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from math import inf
 
@@ -20,6 +20,7 @@ from collect.types import (
     Admit,
     Ballot,
     Incarnation,
+    Recipe,
     Scope,
     SwitchMark,
     View,
@@ -68,6 +69,7 @@ class Settings:
         earlier coordinator before the first view is formed, lest there be two groups.
     last_view: of the last RememberView of an earlier start: only its members can be in the group.
     settle_s: how long to gather suspicions into one ballot, and joins into one switch.
+    recipe: of a group that is founded; its founders' wishes come first. A recovered one keeps its.
     """
 
     group: str
@@ -78,6 +80,7 @@ class Settings:
     is_first: bool = True
     last_view: View | None = None
     settle_s: float = 0.005
+    recipe: Recipe = field(default_factory=Recipe)
 
 
 @dataclass(slots=True)

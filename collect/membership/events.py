@@ -159,7 +159,8 @@ class InstallComm:
     that is not up in time as LinkLost, also the end that does not dial. `has_repair`: this peer is
     the needer of one of `repairs`; answer RepairsDone. A FAIL verdict holds for an operation that
     is yet to be submitted here too, and several may be outstanding: `Peer.failure_of(op)` tells
-    the reason.
+    the reason; it means nothing to an operation that is consumed here. A REPAIR verdict completes
+    an operation that was reported whole at once, without a repair.
     """
 
     view: View

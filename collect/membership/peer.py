@@ -260,10 +260,10 @@ class Peer(Boundaries):
             return self._fence(why)
         old = self.view
         self.view = view
-        self._note_verdict(message.verdict, op_base(message.switch.ballot) if is_newcomer else 0)
+        verdict = self._note_verdict(message.verdict, message.switch)
         self._report = None
         self._enter(State.ACTIVE)
-        install = self._install_action(message, is_newcomer)
+        install = self._install_action(message, verdict, is_newcomer)
         actions: list[PeerAction] = [install]
         # A link lost after the report, too late for the decision, is suspected again.
         self._lost = {
@@ -280,7 +280,7 @@ class Peer(Boundaries):
             actions.append(Send(self._cancel_message(*self._cancel)))
         return actions + self._pass_if_due()
 
-    def _install_action(self, message: Install, is_newcomer: bool) -> InstallComm:
+    def _install_action(self, message: Install, verdict: Verdict, is_newcomer: bool) -> InstallComm:
         ends = [(each.one, each.other) for each in message.redials]
         redials = [other for one, other in ends if one == self.self_id]
         redials += [one for one, other in ends if other == self.self_id]
@@ -288,7 +288,7 @@ class Peer(Boundaries):
             view=message.view,
             self_rank=message.view.rank_of(self.self_id),
             op_base=op_base(message.switch.ballot) if is_newcomer else 0,
-            verdict=message.verdict,
+            verdict=verdict,
             repairs=message.repairs,
             redials=tuple(redials),
             has_repair=any(each.needer == self.self_id for each in message.repairs),
@@ -309,17 +309,26 @@ class Peer(Boundaries):
         self.last_switch = mark
         return ""
 
-    def _note_verdict(self, verdict: Verdict, base: Op) -> None:
-        """Remember a failure that concerns this peer, and drop a cancellation that is settled."""
+    def _note_verdict(self, verdict: Verdict, switch: SwitchMark) -> Verdict:
+        """Remember a failure that concerns this peer, and drop a cancellation that is settled.
+
+        Returns what the communicator is to know: nothing of a failure before this peer's time.
+        """
         if verdict.kind is VerdictKind.RERUN:
-            return
+            return verdict
         if self._cancel and self._cancel[0] <= verdict.op:
             self._cancel = None
-        consumed = max(self._report.consumed.op if self._report else 0, base)
-        if verdict.kind is VerdictKind.FAIL and verdict.op > consumed and verdict.reason:
+        if verdict.kind is VerdictKind.REPAIR:
+            return verdict
+        consumed = self._report.consumed.op if self._report else 0
+        is_new = not consumed and self.self_id in switch.newcomers
+        if is_new and verdict.op <= op_base(switch.ballot):
+            return Verdict()
+        if verdict.op > consumed and verdict.reason:
             self._failures[verdict.op] = verdict.reason
             if len(self._failures) > FAILURES_KEPT_MAX:
                 del self._failures[min(self._failures)]
+        return verdict
 
     def _on_fenced(self, message: Fenced) -> list[PeerAction]:
         if self._is_leaving:  # a coordinator that died had let it go

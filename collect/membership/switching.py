@@ -1,6 +1,7 @@
 """The coordinator lets newcomers in: PREPARE, COMMIT, ABANDON (docs/protocol.md section 4)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from math import inf
 
 from collect.membership.ballots import Settling, Switch
@@ -12,10 +13,13 @@ from collect.membership.coordinator_state import (
     Phase,
 )
 from collect.types import (
+    ALGORITHM_AUTO,
     MEMBERS_MAX,
+    TRANSPORT_AUTO,
     Ballot,
     Incarnation,
     LinkLoss,
+    Recipe,
     SwitchMark,
     View,
     epoch_number,
@@ -59,10 +63,18 @@ class Switching(CoordinatorState):
     def _on_prepared(self, message: Prepared) -> None:
         switch = self._switch
         if switch is None or not self._is_preparing(message.ballot):
+            self._abandon_again(message)
             return
         switch.prepared.add(message.incarnation)
         if not switch.missing:
             self._commit(switch)
+
+    def _abandon_again(self, message: Prepared) -> None:
+        """Whoever still says that it is prepared for a switch that is over has missed ABANDON."""
+        marks = [self._switch.mark if self._switch else None, self._last_switch]
+        is_known = any(mark and mark.ballot == message.ballot for mark in marks)
+        if self._flush is None and not is_known:
+            self._send(message.incarnation, Abandon(message.ballot, "the switch is over"))
 
     def _on_late(self, message: Late) -> None:
         peer, switch = message.incarnation, self._switch
@@ -159,7 +171,9 @@ class Switching(CoordinatorState):
         ballot = self._next_ballot()
         reached = max((self._boundaries.get(m.incarnation, 0) for m in olds), default=0)
         boundary = reached + self._margin if olds else 1
-        view = View(ballot, olds + tuple(c.join.member for c in joined), self._group_key)
+        members = olds + tuple(c.join.member for c in joined)
+        recipe = self.view.recipe if self.view else self._founded_recipe(joined)
+        view = View(ballot, members, self._group_key, recipe.for_members(len(members)))
         mark = SwitchMark(ballot, boundary, tuple(c.join.incarnation for c in joined))
         self._switch = Switch(
             view=view,
@@ -173,6 +187,19 @@ class Switching(CoordinatorState):
         names = ", ".join(c.join.member.name for c in joined)
         self._log(f"ballot {epoch_number(ballot)}: let in {names} at boundary {boundary}")
         self._send_all(view.incarnations, Prepare(view, mark))
+
+    def _founded_recipe(self, founders: Sequence[Candidate]) -> Recipe:
+        """The first founder decides, where it has a wish; who comes later follows."""
+        recipe = self.settings.recipe
+        joins = [each.join for each in founders]
+        algorithms = [join.algorithm for join in joins if join.algorithm != ALGORITHM_AUTO]
+        transports = [join.transport for join in joins if join.transport != TRANSPORT_AUTO]
+        return replace(
+            recipe,
+            algorithm=next(iter(algorithms), recipe.algorithm),
+            commit_bytes=joins[0].commit_bytes,
+            transport=next(iter(transports), recipe.transport),
+        )
 
     def _time_out_preparation(self) -> None:
         switch = self._switch
@@ -205,9 +232,8 @@ class Switching(CoordinatorState):
         self._views[switch.view.epoch] = switch.view
         self._remember(switch.view)
         self._enter(Phase.SWITCHING)
-        self._send_all(
-            [m for m in switch.view.incarnations if m in switch.olds], Commit(switch.view.epoch)
-        )
+        olds = [m for m in switch.view.incarnations if m in switch.olds]
+        self._send_all(olds, Commit(switch.view.epoch))
         self._finish_switch_if_passed()
 
     def _finish_switch_if_passed(self) -> None:

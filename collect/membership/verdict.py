@@ -35,6 +35,7 @@ FAIL_KIND_OF = {
     CancelKind.MISMATCH: FailKind.MISMATCH,
     CancelKind.ABORT: FailKind.ABORTED,
     CancelKind.TIMEOUT: FailKind.TIMEOUT,
+    CancelKind.MEMBERS: FailKind.MEMBERS,
 }
 
 
@@ -115,15 +116,23 @@ def decide(
     }
     needers = [p for p, r in voters.items() if p not in behind and needs_result(r, latest)]
     holders = [p for p, r in voters.items() if holds_result(r, latest)]
-    if not holders:
-        behind |= dict.fromkeys(needers, f"nobody retains the result of op {op_name(latest.op)}")
     stayers = [peer for peer in holders if peer not in leaving]
     keeps_leavers = not stayers and bool(holders) and any(p not in leaving for p in needers)
     members = tuple(
         peer for peer in voters if peer not in behind and (keeps_leavers or peer not in leaving)
     )
     repairs = paired(stayers or holders, [peer for peer in needers if peer in members])
-    verdict = verdict_on({p: voters[p] for p in members}, latest, op_base(switch.ballot), base)
+    situation = Situation(
+        base=base,
+        members=members,
+        reports={peer: voters[peer] for peer in members},
+        voters=tuple(voters.values()),
+        latest=latest,
+        floor=op_base(switch.ballot),
+        completers=tuple(p for p, r in voters.items() if completed(r, latest)),
+        is_held=bool(holders),
+    )
+    verdict = verdict_on(situation, views)
     return Decision(
         base=base,
         switch=switch,
@@ -138,7 +147,13 @@ def decide(
 
 
 def latest_outcome(reports: Iterable[Report]) -> Outcome:
-    return max((report.consumed for report in reports), key=lambda outcome: outcome.op)
+    """What was consumed last. Done by some and failed by others (which can only be where results
+    differ by member and are not retained): failed, so that the rest learn the same reason.
+    """
+    return max(
+        (report.consumed for report in reports),
+        key=lambda outcome: (outcome.op, outcome.kind is OutcomeKind.FAILED),
+    )
 
 
 def floor_of(report: Report, base: Op) -> Op:
@@ -160,7 +175,8 @@ def why_unfollowable(report: Report, latest: Outcome, base: Op) -> str:
     return ""
 
 
-def needs_result(report: Report, latest: Outcome) -> bool:
+def lags(report: Report, latest: Outcome) -> bool:
+    """The latest operation is done, but still in flight here."""
     return (
         latest.kind is OutcomeKind.DONE
         and report.in_flight is not None
@@ -168,55 +184,167 @@ def needs_result(report: Report, latest: Outcome) -> bool:
     )
 
 
+def needs_result(report: Report, latest: Outcome) -> bool:
+    """It lags, and is not whole: only somebody else's result can complete it."""
+    flight = report.in_flight
+    is_whole = flight is not None and flight.is_whole and flight.attempt == latest.attempt
+    return lags(report, latest) and not is_whole
+
+
+def completed(report: Report, latest: Outcome) -> bool:
+    return report.consumed.op == latest.op and report.consumed.kind is OutcomeKind.DONE
+
+
 def holds_result(report: Report, latest: Outcome) -> bool:
     return (
         latest.kind is OutcomeKind.DONE
-        and report.consumed.op == latest.op
+        and completed(report, latest)
         and report.consumed.is_retained
     )
 
 
 def paired(holders: Sequence[Incarnation], needers: Sequence[Incarnation]) -> tuple[Repair, ...]:
-    """Spreads the needers over the holders."""
+    """Spreads the needers over the holders, if there is one."""
+    if not holders:
+        return ()
     return tuple(
         Repair(holders[index % len(holders)], needer) for index, needer in enumerate(needers)
     )
 
 
-def verdict_on(
-    reports: Mapping[Incarnation, Report], latest: Outcome, base: Op, view: View
-) -> Verdict:
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a verdict follows from: the new members and their `reports`; `voters` has the reports of
+    those who leave too.
+
+    `latest` is the last outcome of any voter, and `completers` have it done. `is_held`: somebody
+    retains its result. `floor`: see `floor_of`.
+    """
+
+    base: View
+    members: tuple[Incarnation, ...]
+    reports: Mapping[Incarnation, Report]
+    voters: tuple[Report, ...]
+    latest: Outcome
+    floor: Op
+    completers: tuple[Incarnation, ...]
+    is_held: bool
+
+    @property
+    def gone(self) -> tuple[str, ...]:
+        """The names of those who are members no more."""
+        return tuple(m.name for m in self.base.members if m.incarnation not in self.members)
+
+
+def verdict_on(now: Situation, views: Mapping[Ballot, View]) -> Verdict:
     """One operation per ballot: while anybody lags, the latest; else the one in flight after it.
 
     So a failure reaches everybody before the next one can be decided, and members never differ
     by more than one operation. A cancelled operation that has to wait is cancelled again.
+
+    An operation in flight before the time of a newcomer was completed by those who let it in; if
+    they are gone it cannot run again, since the newcomer will never call it.
     """
-    if any(needs_result(report, latest) for report in reports.values()):
-        return Verdict(VerdictKind.REPAIR, latest.op, latest.attempt)
+    latest, reports = now.latest, now.reports.values()
+    if any(lags(report, latest) for report in reports):
+        if now.is_held or not any(needs_result(report, latest) for report in reports):
+            return Verdict(VerdictKind.REPAIR, latest.op, latest.attempt)
+        return Verdict(VerdictKind.FAIL, latest.op, reason=unrepairable(now))
     if latest.kind is OutcomeKind.FAILED and any(
-        report.in_flight.op == latest.op if report.in_flight else floor_of(report, base) < latest.op
-        for report in reports.values()
+        report.in_flight.op == latest.op
+        if report.in_flight
+        else floor_of(report, now.floor) < latest.op
+        for report in reports
     ):
         return Verdict(VerdictKind.FAIL, latest.op, reason=latest.reason)
     flights = {
         peer: report.in_flight
-        for peer, report in reports.items()
+        for peer, report in now.reports.items()
         if report.in_flight is not None and report.in_flight.op > latest.op
     }
     if not flights:
         return Verdict()
     op = min(flight.op for flight in flights.values())
-    callers = {view.name_of(p): flight for p, flight in flights.items() if flight.op == op}
-    reason = why_failed(op, callers)
-    return Verdict(VerdictKind.FAIL, op, reason=reason) if reason else Verdict()
+    flights = {peer: flight for peer, flight in flights.items() if flight.op == op}
+    callers = {now.base.name_of(peer): flight for peer, flight in flights.items()}
+    earlier = [report for report in now.voters if floor_of(report, now.floor) < op]
+    if attempt := whole_attempt(earlier, op):
+        return Verdict(VerdictKind.REPAIR, op, attempt)
+    reason = (
+        why_failed(op, callers) or why_misshapen(now, flights, views) or why_uprooted(now, flights)
+    )
+    if reason is None and any(floor_of(report, now.floor) >= op for report in reports):
+        told = f"op {op_name(op)}: who completed it is gone, and newcomers were let in since"
+        reason = FailReason(FailKind.MEMBERS, now.gone, told)
+    if reason:
+        return Verdict(VerdictKind.FAIL, op, reason=reason)
+    is_rooted = all(flight.is_rooted for flight in flights.values())
+    return Verdict(op=op if is_rooted and len(flights) == len(reports) else 0)
+
+
+def unrepairable(now: Situation) -> FailReason:
+    """The latest operation gave each member a result of its own, and some got theirs."""
+    done = listed([now.base.name_of(peer) for peer in now.completers])
+    why = f"{listed(now.gone)} was lost" if now.gone else "it was interrupted"
+    told = f"op {op_name(now.latest.op)} completed on {done}, but {why} before all had their part"
+    return FailReason(FailKind.MEMBERS, now.gone, told)
+
+
+def whole_attempt(voters: Collection[Report], op: Op) -> Ballot:
+    """The attempt of which everybody has its whole part, so that all can complete it; 0: none.
+
+    Whoever is not heard of may have delivered it. So to complete it is better than to run it again,
+    and than to end it because it was late.
+    """
+    flights = [report.in_flight for report in voters]
+    attempts = {
+        flight.attempt if flight and flight.op == op and flight.is_whole else 0
+        for flight in flights
+    }
+    cancels = {flight.cancel.kind for flight in flights if flight and flight.cancel}
+    return attempts.pop() if len(attempts) == 1 and cancels <= {CancelKind.TIMEOUT} else 0
+
+
+def why_misshapen(
+    now: Situation, flights: Mapping[Incarnation, OpInFlight], views: Mapping[Ballot, View]
+) -> FailReason | None:
+    """Why the operation cannot run again: its blocks are meant for other members."""
+    for peer, flight in flights.items():
+        meant = views.get(flight.attempt, now.base)
+        if not flight.is_shaped or meant.incarnations == now.members:
+            continue
+        gone = tuple(m.name for m in meant.members if m.incarnation not in now.members)
+        who = f"{listed(gone)} was lost" if gone else "the members changed"
+        told = f"op {op_name(flight.op)} ({flight.descriptor}), called by {now.base.name_of(peer)}"
+        text = f"{told} for {len(meant.members)} members: {who} before it was complete"
+        return FailReason(FailKind.MEMBERS, gone, text)
+    return None
+
+
+def why_uprooted(now: Situation, flights: Mapping[Incarnation, OpInFlight]) -> FailReason | None:
+    """Why a rooted operation cannot run again: who calls it from here on counts other ranks, and
+    may name another root. Then nobody would send a frame by which the others could tell.
+    """
+    yet = [peer for peer in now.members if peer not in flights]
+    caller = next((peer for peer, flight in flights.items() if flight.is_rooted), None)
+    if caller is None or not now.gone or not yet:
+        return None
+    flight = flights[caller]
+    told = f"op {op_name(flight.op)} ({flight.descriptor}), called by {now.base.name_of(caller)}"
+    others = listed([now.base.name_of(peer) for peer in yet])
+    text = f"{told}: {listed(now.gone)} was lost before {others} called it, maybe with another root"
+    return FailReason(FailKind.MEMBERS, now.gone, text)
 
 
 def why_failed(op: Op, callers: Mapping[str, OpInFlight]) -> FailReason | None:
-    """Why the operation in flight must fail; None: it can run again."""
-    if len({flight.digest for flight in callers.values()}) > 1:
-        return mismatch(op, callers)
+    """Why the operation in flight must fail, whoever is a member; None: nobody objects to it.
+
+    A call for other members differs from those of the others: who knows of it says so first.
+    """
     cancels = {name: flight.cancel for name, flight in callers.items() if flight.cancel}
-    for kind in (CancelKind.MISMATCH, CancelKind.ABORT, CancelKind.TIMEOUT):
+    for kind in (CancelKind.MEMBERS, CancelKind.MISMATCH, CancelKind.ABORT, CancelKind.TIMEOUT):
+        if kind is CancelKind.MISMATCH and len({each.digest for each in callers.values()}) > 1:
+            return mismatch(op, callers)
         culprits = {name: each.detail for name, each in cancels.items() if each.kind is kind}
         if culprits:
             told = "; ".join(f"{name}: {detail}" for name, detail in culprits.items())

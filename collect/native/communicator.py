@@ -1,39 +1,36 @@
-"""One group's data plane in this process: a comm of the C core and its operations.
+"""One group's data plane in this process: a comm of the C core.
 
 Threads: everything may be called from any thread. `close` waits until nobody is inside the core.
-
-Memory: an operation is registered before the core learns of it and stays registered until it has
-completed, whatever exception interrupts the caller; so its arrays live as long as the core uses
-them.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from threading import get_ident
+from typing import Any
 
 from collect import native
-from collect.errors import Closed
 from collect.native import status
-from collect.native.buffer import Operand
+from collect.native.call import Counts, LaidOut
+from collect.native.codes import Signature
+from collect.native.operation import NS_PER_S, Core, Operation, Prepared
 from collect.types import (
     LinkLoss,
+    LinkModel,
     LostLink,
     OpInFlight,
     Outcome,
     OutcomeKind,
+    Recipe,
     Repair,
     Verdict,
 )
 
 log = logging.getLogger("collect.native")
 
-NS_PER_S = 1_000_000_000
-WAIT_SLICE_S = 0.05  # Python looks at signals at least so often
 CLOSE_LOOK_S = 0.001
 CLOSE_LOOKS_MAX = 5000
 REAP_COUNT = 16  # operations that nobody waited for are forgotten when there are so many
@@ -50,13 +47,14 @@ class MemberAddress:
 
 @dataclass(frozen=True, slots=True)
 class InstallRequest:
-    """struct collect_install of collect.h."""
+    """struct collect_install of collect.h. `hosts`: their numbers by rank; empty: all alone."""
 
     epoch: int
     members: Sequence[MemberAddress]
     self_rank: int
     op_base: int
-    algorithm: int
+    recipe: Recipe
+    hosts: Sequence[int]
     verdict: Verdict
     repairs: Sequence[Repair]
     redials: Sequence[int]
@@ -71,18 +69,6 @@ class FreezeReport:
     lost: tuple[LostLink, ...]
 
 
-class OpInfo(NamedTuple):
-    """struct collect_op_info of collect.h."""
-
-    status: int
-    op: int
-    attempt: int
-    submitted_ns: int
-    completed_ns: int
-    attempts: int
-    participants: int
-
-
 @dataclass(frozen=True, slots=True)
 class LinkInfo:
     """struct collect_link_info of collect.h."""
@@ -95,125 +81,6 @@ class LinkInfo:
     silent_s: float
 
 
-class Gate:
-    """Knows which threads are inside; once shut, lets nobody in.
-
-    Without a lock, so that a KeyboardInterrupt between two steps leaves none taken. A thread that
-    was interrupted on its way out counts as inside until it enters or leaves again.
-    """
-
-    def __init__(self) -> None:
-        self._inside: dict[int, None] = {}  # by thread; its single steps are atomic
-        self._is_shut = False
-
-    @contextmanager
-    def passing(self) -> Iterator[None]:
-        """Raises Closed when the gate is shut."""
-        self.enter()
-        try:
-            yield
-        finally:
-            self.leave()
-
-    def enter(self) -> None:
-        self._inside[threading.get_ident()] = None  # before the look at the gate, see shut
-        if self._is_shut:
-            self.leave()
-            raise Closed("this group is closed")
-
-    def leave(self) -> None:
-        self._inside.pop(threading.get_ident(), None)
-
-    def shut(self) -> bool:
-        """True for the one call that shuts it. Who enters from here on sees it shut."""
-        was_shut, self._is_shut = self._is_shut, True
-        return not was_shut
-
-    def is_empty(self) -> bool:
-        return not self._inside
-
-
-class Operation:
-    """One collective call of this process. The C object is freed when nobody refers to this."""
-
-    __slots__ = ("_cell", "_gate", "_info", "_pointers", "_registry", "_status", "operand")
-
-    def __init__(self, operand: Operand, gate: Gate, registry: set[Operation]) -> None:
-        ffi = native.ffi
-        self._cell = ffi.new("collect_op **")
-        self.operand = operand
-        self._gate = gate
-        self._registry = registry
-        self._pointers = (ffi.from_buffer(operand.source), ffi.from_buffer(operand.target))
-        self._info = ffi.new("struct collect_op_info *")
-        self._status = status.PENDING
-
-    def __del__(self) -> None:
-        if self._cell[0] != native.ffi.NULL:
-            native.lib.collect_op_release(self._cell)
-
-    @property
-    def is_submitted(self) -> bool:
-        """The core has taken it: set by the core itself, so that no interrupt comes between."""
-        return bool(self._cell[0] != native.ffi.NULL)
-
-    def submit(self, comm: Any, reduce_code: int, deadline_ns: int) -> int:
-        """Hands it to the core; for Communicator only."""
-        source, target = self._pointers
-        operand = self.operand
-        return int(
-            native.lib.collect_comm_all_reduce(
-                comm,
-                source,
-                target,
-                operand.source.size,
-                operand.dtype_code,
-                reduce_code,
-                deadline_ns,
-                self._cell,
-            )
-        )
-
-    def poll(self) -> int:
-        """The status now. Never blocks."""
-        if self._status == status.PENDING and self.is_submitted:
-            native.lib.collect_op_info_get(self._cell[0], self._info)
-            self._status = int(self._info.status)
-            if self._status != status.PENDING:
-                self._registry.discard(self)
-        return self._status
-
-    def wait(self, timeout_s: float) -> int:
-        """Waits for at most a slice of WAIT_SLICE_S; call again while it returns PENDING.
-
-        Signal handlers, Ctrl-C among them, run between the slices.
-        """
-        if self.poll() != status.PENDING:
-            return self._status
-        slice_ns = int(max(0.0, min(timeout_s, WAIT_SLICE_S)) * NS_PER_S)
-        self._gate.enter()
-        try:
-            native.lib.collect_op_wait(self._cell[0], slice_ns)
-        finally:
-            self._gate.leave()
-        return self.poll()
-
-    @property
-    def info(self) -> OpInfo:
-        """What the core knows of it now."""
-        info = self._info
-        native.lib.collect_op_info_get(self._cell[0], info)
-        return OpInfo(
-            status=int(info.status),
-            op=int(info.op),
-            attempt=int(info.attempt),
-            submitted_ns=int(info.submitted_ns),
-            completed_ns=int(info.completed_ns),
-            attempts=int(info.attempts),
-            participants=int(info.participants),
-        )
-
-
 class Communicator:
     """The comm of one group; made by Engine.new_communicator."""
 
@@ -221,40 +88,104 @@ class Communicator:
         self._cell = native.ffi.new("collect_comm **")
         created = native.lib.collect_comm_create(engine, key, self_id, self._cell)
         status.check(created, "create a communicator")
-        self._gate = Gate()
-        # Its single steps are atomic: add, discard, copy.
-        self._operations: set[Operation] = set()
+        self.core = Core()
+        self._gate = self.core.gate
+        self._start = native.lib.collect_comm_start
 
     # ---- operations ----------------------------------------------------------------------
 
-    def prepare(self, operand: Operand) -> Operation:
-        """An operation that is not submitted yet."""
-        return Operation(operand, self._gate, self._operations)
+    def start(self, operation: Operation, deadline_ns: int, slice_ns: int = 0) -> int:
+        """Starts an operation, and waits for it for at most `slice_ns`.
 
-    def start(self, operation: Operation, reduce_code: int, deadline_ns: int) -> None:
-        """Starts an all-reduce; never blocks. One thread at a time, in program order."""
-        if len(self._operations) >= REAP_COUNT:
+        One thread at a time, in program order.
+
+        Returns:
+            OK, or E_FULL when too many are pending; other failures raise.
+        """
+        core = self.core
+        under_way = core.under_way
+        if len(under_way) >= REAP_COUNT:
             self.reap()
-        self._gate.enter()
+        call = operation.call
+        more = call if isinstance(call, LaidOut) else None
+        if more is not None:
+            counts, target_counts = _numbers(more.counts), _numbers(more.target_counts)
+        struct = call.signature.struct
+        if struct is None:
+            struct = call.signature.struct = _new_struct(call.signature)
+        source, target = operation.lend()
+        cell = operation.cell
+        inside, thread = core.gate.inside, get_ident()
+        inside[thread] = None  # the gate, passed by hand: calls of its methods cost as much as all
+        result = status.E_CLOSED
         try:
-            self._operations.add(operation)
-            result = operation.submit(self._cell[0], reduce_code, deadline_ns)
-            if result != status.OK:
-                raise status.exception(result, "start an operation")
+            if core.gate.is_shut:
+                core.gate.enter()
+            under_way[operation] = None
+            # From here to the start no signal handler gets a turn: none of these steps is a call.
+            if more is not None:
+                struct.root = more.root
+                struct.world = more.world
+                struct.counts = counts
+                struct.target_counts = target_counts
+                struct.factor = more.factor
+            struct.source = source
+            struct.target = target
+            struct.count = call.count
+            struct.deadline_ns = deadline_ns
+            result = self._start(self._cell[0], struct, cell)
+            if slice_ns and not result:
+                found = core.op_wait(cell[0], slice_ns)
+                if found != status.PENDING:
+                    operation.status = found
+                    under_way.pop(operation, None)
         finally:
-            if not operation.is_submitted:
-                self._operations.discard(operation)
-            self._gate.leave()
+            if result and not operation.is_submitted:
+                under_way.pop(operation, None)
+            inside.pop(thread, None)
+        if result and result != status.E_FULL:
+            raise status.exception(result, "start an operation")
+        return int(result)
+
+    def prepare(self, call: LaidOut) -> Prepared:
+        """Lays a call out that is to be started many times."""
+        prepared = Prepared(call, self.core)
+        source, target = prepared.lend()
+        struct = _new_struct(call.signature)
+        struct.source, struct.target, struct.count = source, target, call.count
+        struct.root, struct.world, struct.factor = call.root, call.world, call.factor
+        counts, target_counts = _numbers(call.counts), _numbers(call.target_counts)
+        struct.counts, struct.target_counts = counts, target_counts
+        with self._gate.passing():
+            made = native.lib.collect_op_prepare(self._cell[0], struct, prepared.cell)
+        status.check(made, "prepare an operation")
+        self.core.prepared.add(prepared)
+        return prepared
 
     def reap(self) -> None:
-        """Forgets operations that have completed and that nobody waited for."""
-        for operation in self._operations.copy():
-            operation.poll()
+        """Forgets operations that have completed and that nobody waited for, oldest first.
+
+        They complete in the order of their starts, so the first that has not ends the search.
+        """
+        under_way = self.core.under_way
+        while (oldest := self.oldest()) is not None:
+            if oldest.poll() == status.PENDING:
+                return
+            under_way.pop(oldest, None)
+
+    def oldest(self) -> Operation | None:
+        """Of those under way, the one that was started first."""
+        while True:
+            try:
+                return next(iter(self.core.under_way), None)
+            except RuntimeError:  # another thread has changed the registry between two steps
+                continue
 
     def outstanding(self) -> list[Operation]:
         """Operations that have not completed."""
         self.reap()
-        return [each for each in self._operations.copy() if each.is_submitted]
+        started = [*self.core.under_way.copy(), *self.core.prepared]
+        return [each for each in started if each.is_submitted and each.poll() == status.PENDING]
 
     def pending(self) -> int:
         """How many operations are submitted and not consumed."""
@@ -300,7 +231,8 @@ class Communicator:
         install.members, install.member_count = members, len(request.members)
         install.self_rank = request.self_rank
         install.op_base = request.op_base
-        install.algorithm = request.algorithm
+        recipe, borrowed = _recipe(request.recipe, request.hosts)
+        install.recipe = recipe
         install.verdict = int(request.verdict.kind)
         install.verdict_op = request.verdict.op
         install.verdict_attempt = request.verdict.attempt
@@ -308,6 +240,7 @@ class Communicator:
         install.redial, install.redial_count = redials, len(request.redials)
         with self._gate.passing():
             result = native.lib.collect_comm_install(self._cell[0], install)
+        del borrowed  # until here it is pointed to
         status.check(result, f"install epoch {request.epoch}")
 
     def rebase(self, op_base: int) -> None:
@@ -350,7 +283,7 @@ class Communicator:
             log.error("a communicator is not freed: a thread has not left the core")
             return
         native.lib.collect_comm_destroy(self._cell)
-        self._operations.clear()
+        self.core.under_way.clear()
 
     @staticmethod
     def _members(members: Sequence[MemberAddress]) -> Any:
@@ -359,6 +292,49 @@ class Communicator:
             array[index].incarnation = member.incarnation
             array[index].addresses = member.addresses.encode()
         return array
+
+
+def _numbers(counts: Counts | None) -> Any:
+    ffi = native.ffi
+    return ffi.NULL if counts is None else ffi.new("uint64_t[]", counts)
+
+
+def _new_struct(signature: Signature) -> Any:
+    """A struct collect_call with the signature's part filled in."""
+    struct = native.ffi.new("struct collect_call *")
+    struct.collective = int(signature.collective)
+    struct.dtype = signature.dtype
+    struct.reduce_op = signature.reduce_op
+    struct.algorithm = signature.algorithm
+    return struct
+
+
+def _recipe(recipe: Recipe, hosts: Sequence[int]) -> tuple[Any, list[Any]]:
+    """struct collect_recipe, and the arrays that it points to."""
+    ffi = native.ffi
+    made = ffi.new("struct collect_recipe *")
+    made.algorithm = recipe.algorithm
+    made.commit_bytes = recipe.commit_bytes
+    made.transport = recipe.transport
+    for model, values in ((made.local, recipe.local), (made.remote, recipe.remote)):
+        _fill_model(model, values)
+    made.reduce_bytes_per_s = recipe.reduce_bytes_per_s
+    borrowed = [made]
+    for name, numbers in (("hosts", hosts), ("weights", recipe.weights), ("order", recipe.order)):
+        if numbers:
+            array = ffi.new("uint32_t[]", list(numbers))
+            borrowed.append(array)
+            setattr(made, name, array)
+    made.level_count = len(recipe.radices)
+    for level, radix in enumerate(recipe.radices):
+        made.radices[level] = radix
+    return made, borrowed
+
+
+def _fill_model(model: Any, values: LinkModel) -> None:
+    model.latency_ns = values.latency_ns
+    model.overhead_ns = values.overhead_ns
+    model.bytes_per_s = values.bytes_per_s
 
 
 def _read_report(report: Any) -> FreezeReport:
@@ -380,6 +356,9 @@ def _read_report(report: Any) -> FreezeReport:
             attempt=int(report.inflight_attempt),
             descriptor=text,
             digest=int(report.inflight_digest),
+            is_whole=bool(report.inflight_is_whole),
+            is_shaped=bool(report.inflight_is_shaped),
+            is_rooted=bool(report.inflight_is_rooted),
         )
     lost = tuple(
         LostLink(int(report.lost_peers[index]), LinkLoss(report.lost_kinds[index]))

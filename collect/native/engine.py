@@ -18,7 +18,8 @@ from typing import Any
 from collect import native
 from collect.errors import InvalidArgument
 from collect.native import status
-from collect.native.communicator import NS_PER_S, Communicator
+from collect.native.communicator import Communicator
+from collect.native.operation import NS_PER_S
 from collect.types import LinkLoss
 
 

@@ -10,6 +10,7 @@ from collect.errors import (
     Closed,
     CollectError,
     InvalidArgument,
+    MembersChanged,
     OperationFailed,
 )
 
@@ -24,6 +25,8 @@ E_CLOSED = -6
 E_FAILED = -7
 E_BUSY = -8
 E_FULL = -9
+E_UNAVAILABLE = -10
+E_MEMBERS = -11
 
 
 class CoreError(CollectError):
@@ -61,6 +64,10 @@ def exception(status: int, what: str) -> CollectError:
         return Closed(message)
     if status == E_ABORTED:
         return Aborted(message)
+    if status == E_UNAVAILABLE:
+        return InvalidArgument(message, advice="use another dtype, op or algorithm")
+    if status == E_MEMBERS:
+        return MembersChanged(message)
     if status == E_FULL:
         return OperationFailed(message, advice="wait for earlier operations before starting more")
     return CoreError(message, status)

@@ -19,14 +19,14 @@ from collect.net.waiting import Changes
 log = logging.getLogger("collect")
 
 
-class _Thread(threading.Thread):
+class LibraryThread(threading.Thread):
     """Marks the library's own threads: they do not keep a process alive."""
 
 
 def is_process_ending() -> bool:
     """True when only the library's own threads would keep this process alive."""
     return not any(
-        thread.is_alive() and not thread.daemon and not isinstance(thread, _Thread)
+        thread.is_alive() and not thread.daemon and not isinstance(thread, LibraryThread)
         for thread in threading.enumerate()
     )
 
@@ -53,7 +53,7 @@ class LoopThread:
         self._lock = threading.Lock()  # of the loop's end against calls to it
         self._is_running = False
         self._changes = Changes()
-        self._thread = _Thread(target=self._run, name=name, daemon=False)
+        self._thread = LibraryThread(target=self._run, name=name, daemon=False)
         self.failure: BaseException | None = None
 
     @property

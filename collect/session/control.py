@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from collect.config import Address, AdmitMode, Config
+from collect.config import Address, AdmitMode, Config, Transport
 from collect.errors import (
     Closed,
     CollectError,
@@ -23,6 +23,7 @@ from collect.errors import (
     JoinRefused,
     PeerLost,
 )
+from collect.membership import hosts
 from collect.membership.events import (
     Announce,
     AnnouncementKind,
@@ -61,11 +62,16 @@ from collect.net.zmq_bus import INCARNATION_BITS, PeerBus, RateLimit, first_list
 from collect.session.events import EventLog, MembershipEvent, MembershipEventKind
 from collect.session.history import History
 from collect.types import (
+    ALGORITHM_AUTO,
+    COMMIT_BYTES_DEFAULT,
+    TRANSPORT_AUTO,
+    TRANSPORT_TCP,
     Admit,
     CancelKind,
     Incarnation,
     LinkLoss,
     Member,
+    Recipe,
     Scope,
     VerdictKind,
     View,
@@ -81,8 +87,10 @@ ASK_PERIOD_S = 0.25
 CONNECT_PATIENCE_S = 1.0
 TICK_S_MIN = 0.001
 FAILURES_KEPT_MAX = 64
+MEMBERS_DETAIL = "members: "  # how the core begins the detail of an op meant for other members
 
 ADMIT_CODES = {AdmitMode.AUTO: Admit.AUTO, AdmitMode.MANUAL: Admit.MANUAL}
+TRANSPORT_CODES = {Transport.AUTO: TRANSPORT_AUTO, Transport.TCP: TRANSPORT_TCP}
 EVENT_KINDS = {
     AnnouncementKind.JOINED: MembershipEventKind.JOINED,
     AnnouncementKind.LEFT: MembershipEventKind.LEFT,
@@ -94,6 +102,14 @@ EVENT_KINDS = {
     AnnouncementKind.COORDINATOR_BACK: MembershipEventKind.COORDINATOR_BACK,
 }
 _COORDINATOR_MESSAGES = CoordinatorMessage.__args__
+
+
+def cancel_of(event: EngineEvent) -> OpCancelled:
+    """Why the core gave up an operation: the user did, or its call does not fit the members."""
+    if event.detail.startswith(MEMBERS_DETAIL):
+        detail = event.detail.removeprefix(MEMBERS_DETAIL)
+        return OpCancelled(event.op, CancelKind.MEMBERS, detail)
+    return OpCancelled(event.op, CancelKind.ABORT, "called abort")
 
 
 class Dialling:
@@ -179,6 +195,10 @@ class ControlPlane:
         """Has the machine pass this boundary soon; `passage` answers. Asking twice is no harm."""
         self._thread.call(self._ask_boundary, boundary)
 
+    def give_up_late(self, op: int) -> None:
+        """An operation without a deadline of the core's has passed its own. Any thread."""
+        self._thread.call(self._on_late, op)
+
     def _ask_boundary(self, boundary: int) -> None:
         if self.peer is not None and self.peer.boundaries + 1 == boundary:
             self._handle(BoundaryAsked())
@@ -241,12 +261,20 @@ class ControlPlane:
         )
         self._engine = self._open_engine(options, f"{self.address} {config.group}")
         if config.advertise:
-            hosts = addresses.numeric_hosts(config.advertise)
+            numeric = addresses.numeric_hosts(config.advertise)
         else:
-            hosts = addresses.local_hosts(self.address, config.interface)
-        found = addresses.candidates(bind_host, self._engine.port, hosts)
+            numeric = addresses.local_hosts(self.address, config.interface)
+        found = addresses.candidates(bind_host, self._engine.port, numeric)
         member = Member(self.self_id, config.name, self._host, found)
-        join = Join(member, config.min_peers, ADMIT_CODES[config.admit], config.group)
+        join = Join(
+            member,
+            config.min_peers,
+            ADMIT_CODES[config.admit],
+            config.group,
+            algorithm_code(config.algorithm),
+            config.commit_bytes,
+            TRANSPORT_CODES[config.transport],
+        )
         log.info("%s listens at %s", config.name, ", ".join(found))
         self._event_fd = self._engine.event_fd
         asyncio.get_running_loop().add_reader(self._event_fd, self._engine.drain)
@@ -388,6 +416,8 @@ class ControlPlane:
     def _install(self, action: InstallComm) -> None:
         assert self.communicator is not None
         view = action.view
+        if self.view is None:
+            self._compare_wishes(view.recipe)
         self.history.add(view)
         self.view = view
         self._dialling = None
@@ -398,7 +428,8 @@ class ControlPlane:
             members=[self._address_of(member) for member in view.members],
             self_rank=action.self_rank,
             op_base=action.op_base,
-            algorithm=algorithm_code(self.config.algorithm),
+            recipe=view.recipe,
+            hosts=hosts.numbers(view),
             verdict=action.verdict,
             repairs=action.repairs,
             redials=action.redials,
@@ -408,7 +439,29 @@ class ControlPlane:
             self.failed_in[action.verdict.op] = epoch_number(view.epoch)
             while len(self.failed_in) > FAILURES_KEPT_MAX:
                 del self.failed_in[min(self.failed_in)]
-        self._late = {op: at_s for op, at_s in self._late.items() if op != action.verdict.op}
+        settled = action.verdict.op if action.verdict.kind is not VerdictKind.RERUN else 0
+        self._late = {op: at_s for op, at_s in self._late.items() if op != settled}
+
+    def _compare_wishes(self, recipe: Recipe) -> None:
+        """The founders decided; a peer that wished otherwise is told, and follows."""
+        wish = algorithm_code(self.config.algorithm)
+        if wish not in (ALGORITHM_AUTO, recipe.algorithm):
+            asked, group = self.config.algorithm.value, self.config.group
+            log.warning(
+                "%s asked for algorithm %s; group %r uses its founders' (number %d)",
+                *(self.config.name, asked, group, recipe.algorithm),
+            )
+        if self.config.commit_bytes not in (COMMIT_BYTES_DEFAULT, recipe.commit_bytes):
+            log.warning(
+                "%s asked for commit_bytes %d; group %r uses its founders', %d",
+                *(self.config.name, self.config.commit_bytes),
+                *(self.config.group, recipe.commit_bytes),
+            )
+        if TRANSPORT_CODES[self.config.transport] not in (TRANSPORT_AUTO, recipe.transport):
+            log.warning(
+                "%s asked for transport %s; group %r uses its founders'",
+                *(self.config.name, self.config.transport.value, self.config.group),
+            )
 
     def _address_of(self, member: Member) -> MemberAddress:
         is_same_host = member.host == self._host
@@ -483,11 +536,9 @@ class ControlPlane:
             case EventKind.MISMATCH:
                 self._handle(OpCancelled(event.op, CancelKind.MISMATCH, event.detail))
             case EventKind.ABORTED:
-                self._handle(OpCancelled(event.op, CancelKind.ABORT, "called abort"))
+                self._handle(cancel_of(event))
             case EventKind.LATE:
-                self._late[event.op] = now_s()
-                detail = "waited until its deadline"
-                self._handle(OpCancelled(event.op, CancelKind.TIMEOUT, detail))
+                self._on_late(event.op)
             case EventKind.REPAIRED:
                 self._handle(RepairsDone(event.epoch))
             case EventKind.REFUSED:
@@ -497,6 +548,10 @@ class ControlPlane:
                 epoch = epoch_number(self.view.epoch) if self.view else 0
                 kind = MembershipEventKind.REFUSED
                 self.events.append(MembershipEvent(kind, now_s(), epoch, "", event.detail))
+
+    def _on_late(self, op: int) -> None:
+        self._late[op] = now_s()
+        self._handle(OpCancelled(op, CancelKind.TIMEOUT, "waited until its deadline"))
 
     def _on_link_up(self, peer: Incarnation) -> None:
         self._lost_links.pop(peer, None)

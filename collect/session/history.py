@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import NamedTuple
 
 from collect.types import Ballot, Incarnation, View
 
 VIEWS_KEPT_MAX = 256
 NAMES_KEPT_MAX = 8192
+
+
+class Participants(NamedTuple):
+    """The members of an epoch, in rank order."""
+
+    epoch: Ballot
+    incarnations: tuple[Incarnation, ...]
+    names: tuple[str, ...]
 
 
 class History:
@@ -17,29 +26,25 @@ class History:
     """
 
     def __init__(self) -> None:
-        self._views: OrderedDict[Ballot, tuple[Incarnation, ...]] = OrderedDict()
-        self._participants: dict[Ballot, tuple[str, ...]] = {}
+        self._views: OrderedDict[Ballot, Participants] = OrderedDict()
+        self.latest = Participants(0, (), ())
         self._names: OrderedDict[Incarnation, str] = OrderedDict()
 
     def add(self, view: View) -> None:
-        self._views[view.epoch] = view.incarnations
-        self._participants[view.epoch] = tuple(member.name for member in view.members)
+        names = tuple(member.name for member in view.members)
+        self.latest = Participants(view.epoch, view.incarnations, names)
+        self._views[view.epoch] = self.latest
         if len(self._views) > VIEWS_KEPT_MAX:
-            oldest, _ = self._views.popitem(last=False)
-            del self._participants[oldest]
+            self._views.popitem(last=False)
         for member in view.members:
             self._names[member.incarnation] = member.name
             self._names.move_to_end(member.incarnation)
         while len(self._names) > NAMES_KEPT_MAX:
             self._names.popitem(last=False)
 
-    def participants(self, attempt: Ballot) -> tuple[Incarnation, ...]:
-        """The members of an epoch in rank order."""
-        return self._views.get(attempt, ())
-
-    def participant_names(self, attempt: Ballot) -> tuple[str, ...]:
-        """Their names."""
-        return self._participants.get(attempt, ())
+    def of(self, attempt: Ballot) -> Participants:
+        """Those of an epoch; nobody, when it is too long ago."""
+        return self._views.get(attempt) or Participants(attempt, (), ())
 
     def name(self, incarnation: Incarnation) -> str:
         return self._names.get(incarnation, f"{incarnation:x}")

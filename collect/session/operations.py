@@ -1,9 +1,8 @@
-"""What user threads do with a group: pass boundaries, submit operations, wait for them, leave.
+"""What user threads do with a group: pass boundaries, start operations, wait for them, leave.
 
 A boundary and the operation behind it belong together: members count boundaries alike only if each
 of them is followed by its operation. A KeyboardInterrupt may come between any two steps, so a
-boundary that was passed leaves a *ticket*, and the next submission uses it up before it passes
-another one.
+boundary that was passed stays *open*, and the next start uses it up before it passes another one.
 """
 
 from __future__ import annotations
@@ -23,51 +22,48 @@ from collect.errors import (
     CoordinatorUnreachable,
     InvalidArgument,
     JoinFailed,
+    MembersChanged,
     Mismatch,
     Timeout,
 )
 from collect.membership.events import LeaveAsked
 from collect.membership.peer import State
 from collect.native import status
-from collect.native.buffer import Operand
-from collect.native.communicator import Communicator, Operation, OpInfo
+from collect.native.call import Call, LaidOut, Maker
+from collect.native.communicator import Communicator
+from collect.native.operation import NS_PER_S, WAIT_SLICE_NS, Operation, OpInfo, Prepared
 from collect.net.clock import now_ns, now_s
 from collect.session.control import ControlPlane
+from collect.session.history import Participants
+from collect.session.watcher import Watcher
 from collect.types import FailKind, Incarnation, View, epoch_number, op_name
 
 log = logging.getLogger("collect")
 
-NS_PER_S = 1_000_000_000
 POLL_S = 0.5  # how often a waiting thread looks again, and asks again
+ROOM_POLL_S = 0.01
 LEAVE_TIMEOUTS = 3.0  # how many `timeout`s a leaver waits for the coordinator
+OPERATION_TIMEOUTS = 60  # how many an operation has that was given no time of its own
+
+ACTIVE, FROZEN = State.ACTIVE, State.FROZEN  # asked for at each operation
 
 FAILURES: dict[FailKind, type[CollectError]] = {
     FailKind.MISMATCH: Mismatch,
     FailKind.TIMEOUT: Timeout,
     FailKind.ABORTED: Aborted,
+    FailKind.MEMBERS: MembersChanged,
 }
-
-
-class Ticket:
-    """A boundary that was passed. `operation`: the one that used it up, if any."""
-
-    __slots__ = ("boundary", "operation")
-
-    def __init__(self, boundary: int) -> None:
-        self.boundary = boundary
-        self.operation: Operation | None = None
-
-    @property
-    def is_used(self) -> bool:
-        return self.operation is not None and self.operation.is_submitted
 
 
 class Outcome(NamedTuple):
     """A completed operation: what the core tells, and who took part, in rank order."""
 
     info: OpInfo
-    participants: tuple[Incarnation, ...]
-    names: tuple[str, ...]
+    participants: Participants
+
+
+def _ns(duration_s: float) -> int:
+    return int(duration_s * NS_PER_S)
 
 
 class Session:
@@ -77,11 +73,17 @@ class Session:
         native.require()
         self.config = config
         self.control = ControlPlane(config, address)
+        self.maker = Maker()
+        self.watcher = Watcher(f"collect-{config.name}-works", self._oldest)
         self.admitted: dict[Incarnation, None] = {}  # in order, since the last admit
         self.is_newcomer = True
         self.is_founding = False
-        self._submitting = threading.RLock()  # one submission at a time, in program order
-        self._ticket: Ticket | None = None
+        self.submitting = threading.RLock()  # one start at a time, in program order
+        self.is_auto = config.admit is AdmitMode.AUTO
+        self.is_open = False  # a boundary was passed, and no operation is known to have used it
+        self.user: Operation | None = None  # that is about to use it
+        self._limit_ns = 0  # see limit_ns
+        self._placed: tuple[View, int, int] | None = None  # see place
         self._leaver: threading.Thread | None = None
         self._knows_state = False  # a first `admit` is over
 
@@ -125,6 +127,7 @@ class Session:
             if self.control.communicator is not None:
                 self.control.communicator.forget_thread()
             self.control.stop()
+            self.watcher.stop()
 
     def _ask_to_leave(self) -> None:
         control = self.control
@@ -135,52 +138,56 @@ class Session:
 
     # ---- boundaries ----------------------------------------------------------------------
 
-    def pass_boundary(self, deadline_s: float | None = None) -> Ticket:
-        """Passes the next boundary, or hands out the ticket of one that was passed in vain."""
-        with self._submitting:
-            ticket = self._ticket
-            if ticket is None or ticket.is_used:
-                ticket = self._pass_at_once() or self._pass_by_asking(deadline_s)
-            self._ticket = ticket
-            return ticket
+    def pass_boundary(self, limit_ns: int) -> None:
+        """Passes the next boundary, unless one is open that was passed in vain.
 
-    def give_up_ticket(self) -> None:
-        """The boundary needs no operation behind it (an `admit` where nobody entered)."""
-        self._ticket = None
-
-    def _pass_at_once(self) -> Ticket | None:
-        """The fast path: no change is due at the next boundary."""
+        With `submitting` held, and held until the operation behind it is started. limit_ns: how
+        long a change of the members may take, if one is due.
+        """
+        if self.is_open and not (self.user is not None and self.user.is_submitted):
+            self.check_open()
+            return
         control = self.control
         with control.lock:
-            self._check_open()
             peer = control.peer
             assert peer is not None
-            is_member = peer.state in (State.ACTIVE, State.FROZEN)
-            if not is_member or peer.is_boundary_due or control.passage is not None:
-                return None
-            self._ticket = ticket = Ticket(peer.boundaries + 1)
-            peer.boundaries += 1
-            return ticket
+            state = peer.state
+            if (
+                (state is ACTIVE or state is FROZEN)
+                and (peer.switch is None or not peer.is_boundary_due)
+                and control.passage is None
+                and control.final is None
+                and self._leaver is None
+            ):
+                self.user = None
+                self.is_open = True
+                peer.boundaries += 1
+                return
+        self._pass_by_asking(limit_ns)
 
-    def _pass_by_asking(self, deadline_s: float | None) -> Ticket:
+    def give_up_boundary(self) -> None:
+        """The boundary needs no operation behind it (an `admit` where nobody entered)."""
+        self.is_open = False
+
+    def _pass_by_asking(self, limit_ns: int) -> None:
         """A change is due: consume what is under way, and have the machine make it."""
         control = self.control
+        deadline_s = now_s() + limit_ns / NS_PER_S
+        self.check_open()
         self.consume_all()
         while not self._take_passage():
-            if deadline_s is not None and now_s() >= deadline_s:
+            if now_s() >= deadline_s:
                 raise Timeout(
                     "a planned change of the members was not completed in time",
                     epoch=self.epoch,
                     advice="call again: the change is still under way",
                 )
-            until_s = now_s() + POLL_S if deadline_s is None else min(deadline_s, now_s() + POLL_S)
+            until_s = min(deadline_s, now_s() + POLL_S)
             control.changes.wait_for(self._is_passed_or_over, until_s)
-            self._check_open()
-        assert self._ticket is not None
-        return self._ticket
+            self.check_open()
 
     def _take_passage(self) -> bool:
-        """Turns the machine's answer into the ticket, or asks. An interrupt may come anywhere."""
+        """Takes the machine's answer, or asks. An interrupt may come anywhere."""
         control = self.control
         with control.lock:
             passage = control.passage
@@ -192,7 +199,8 @@ class Session:
                 members = control.view.incarnations if control.view else ()
                 self.is_founding = set(members) <= set(passage.admitted)
             self.admitted.update(dict.fromkeys(passage.admitted))
-            self._ticket = Ticket(passage.boundary)
+            self.user = None
+            self.is_open = True
             control.passage = None  # last: until here all can be done again
             return True
 
@@ -206,43 +214,106 @@ class Session:
         while operations := communicator.outstanding():
             for operation in operations:
                 while operation.wait(POLL_S) == status.PENDING:
-                    self._check_open()
+                    self.check_open()
 
     # ---- operations ----------------------------------------------------------------------
 
     def submit(
-        self, operand: Operand, reduce_code: int, timeout_s: float | None, *, is_internal: bool
+        self,
+        call: Call,
+        timeout_s: float | None = None,
+        *,
+        is_internal: bool = False,
+        slice_ns: int = 0,
     ) -> Operation:
-        """Starts an all-reduce. Internal ones, of `admit`, stand behind no boundary."""
-        limit_s = timeout_s if timeout_s is not None else 60 * self.control.timeout_s
-        deadline_s = now_s() + limit_s
-        with self._submitting:
-            self._check_open()
+        """Starts an operation, and waits for it for at most a slice.
+
+        Internal ones, of `admit`, stand behind no boundary of their own. Other threads' starts wait
+        for the slice too; their order is for the caller to arrange.
+        """
+        limit_ns = (self._limit_ns or self.limit_ns()) if timeout_s is None else _ns(timeout_s)
+        deadline_ns = now_ns() + limit_ns
+        control = self.control
+        with self.submitting:
             if is_internal:
-                ticket = self._ticket
-            elif self.config.admit is AdmitMode.AUTO:
-                ticket = self.pass_boundary(deadline_s)
+                self.check_open()
             else:
-                ticket = None
-                self._require_state()
-            operation = self._communicator.prepare(operand)
-            if ticket is not None and not ticket.is_used:
-                ticket.operation = operation
-            deadline_ns = now_ns() + int(max(0.0, deadline_s - now_s()) * NS_PER_S)
-            self._communicator.start(operation, reduce_code, max(deadline_ns, 1))
-            if self.control.final is not None:
-                # The end came between the look above and the start, and may have aborted
-                # everything before this operation was there.
-                self._communicator.abort()
+                self.before_start(limit_ns)
+            communicator = control.communicator
+            if communicator is None:
+                raise Closed("this group is closed")
+            if type(call) is not Call:
+                call.require(*self.place())
+            operation = Operation(call, communicator.core)
+            if self.is_auto or is_internal:
+                self.user = operation
+                if communicator.start(operation, deadline_ns, slice_ns) != status.OK:
+                    self._start_when_there_is_room(operation, deadline_ns)
+                self.is_open = False
+            elif communicator.start(operation, deadline_ns, slice_ns) != status.OK:
+                self._start_when_there_is_room(operation, deadline_ns)
+            if control.final is not None:
+                self.end_if_final()
             return operation
 
-    def wait(self, operation: Operation, timeout_s: float | None = None) -> Outcome:
-        """The operation's outcome; raises why it failed."""
+    def before_start(self, limit_ns: int) -> None:
+        """Checks that operations may be started, and passes the boundary before the next."""
+        if self.is_auto:
+            self.pass_boundary(limit_ns)
+            return
+        if self._leaver is not None or self.control.final is not None:
+            self.check_open()
+        if not self._knows_state:
+            raise InvalidArgument(
+                'with admit="manual" the first call of a member is admit(state)',
+                advice="call admit(state) at the same point of the loop as the others",
+            )
+
+    def end_if_final(self) -> None:
+        """Behind a start: the end may have come between the look before it and the start, and have
+        aborted everything before the operation was there."""
+        if self.control.final is not None:
+            self._communicator.abort()
+
+    def _start_when_there_is_room(self, operation: Operation, deadline_ns: int) -> None:
+        """The core holds as many operations as it may: waits for the oldest."""
+        communicator = self._communicator
+        while communicator.start(operation, deadline_ns) != status.OK:
+            self.check_open()
+            if now_ns() >= deadline_ns:
+                raise status.exception(status.E_FULL, "start an operation")
+            oldest = communicator.oldest()
+            if oldest is not None:
+                oldest.wait(POLL_S)
+            else:  # what was aborted here fills the core until a verdict settles it
+                self.control.changes.wait_for(self._is_passed_or_over, now_s() + ROOM_POLL_S)
+
+    def limit_ns(self, timeout_s: float | None = None) -> int:
+        """How long an operation may take."""
+        if timeout_s is not None:
+            return _ns(timeout_s)
+        limit_ns = _ns(OPERATION_TIMEOUTS * self.control.timeout_s)
+        if self.control.view is not None:
+            self._limit_ns = limit_ns  # the group's, which does not change any more
+        return limit_ns
+
+    def run(self, call: Call, timeout_s: float | None = None) -> Operation:
+        """Starts an operation and waits for it; raises why it failed."""
+        operation = self.submit(call, timeout_s, slice_ns=WAIT_SLICE_NS)
+        if operation.status != status.OK:
+            self.wait(operation)
+        return operation
+
+    def wait(self, operation: Operation, timeout_s: float | None = None) -> None:
+        """Returns when the operation has succeeded; raises why it failed."""
         deadline_s = None if timeout_s is None else now_s() + timeout_s
         while True:
             left_s = POLL_S if deadline_s is None else deadline_s - now_s()
-            if operation.wait(left_s) != status.PENDING:
-                return self.outcome(operation)
+            found = operation.wait(left_s)
+            if found == status.OK:
+                return
+            if found != status.PENDING:
+                raise self.failure(operation)
             if deadline_s is not None and now_s() >= deadline_s:
                 raise Timeout(
                     f"the operation is not complete after {timeout_s:g} s",
@@ -251,18 +322,29 @@ class Session:
                     advice="it goes on: wait again, or abort",
                 )
 
+    def prepare(self, call: LaidOut) -> Prepared:
+        """Lays out an operation that is to be started many times."""
+        with self.submitting:
+            self.check_open()
+            call.require(*self.place())
+            return self._communicator.prepare(call)
+
     def outcome(self, operation: Operation) -> Outcome:
-        """Of an operation that has completed."""
+        """Of an operation that has succeeded."""
         info = operation.info
-        if info.status == status.OK:
-            history = self.control.history
-            attempt = info.attempt
-            return Outcome(info, history.participants(attempt), history.participant_names(attempt))
-        raise self._why(info)
+        return Outcome(info, self.control.history.of(info.attempt))
+
+    def failure(self, operation: Operation) -> CollectError:
+        """Why an operation failed."""
+        return self._why(operation.info)
+
+    def _oldest(self) -> Operation | None:
+        communicator = self.control.communicator
+        return communicator.oldest() if communicator is not None else None
 
     def abort(self) -> None:
         """Ends every operation under way, on all members."""
-        self._check_open()
+        self.check_open()
         self._communicator.abort()
 
     def kill_at(self, op_index: int, frame: int) -> None:
@@ -283,20 +365,46 @@ class Session:
     def epoch(self) -> int:
         return epoch_number(self.view.epoch)
 
+    def place(self) -> tuple[int, int]:
+        """How many members the current view has, and this one's rank."""
+        view = self.control.view
+        placed = self._placed
+        if placed is None or placed[0] is not view:
+            assert view is not None  # `open` returned
+            rank = view.rank_of(self.control.self_id)
+            self._placed = placed = (view, len(view.members), rank)
+        return placed[1], placed[2]
+
+    def root_of(self, root: int | str) -> Incarnation:
+        """The member that the caller means: a rank of the current view, or a name."""
+        members = self.view.members
+        if isinstance(root, str):
+            for member in members:
+                if member.name == root:
+                    return member.incarnation
+            names = ", ".join(member.name for member in members[:8])
+            raise InvalidArgument(f"root is {root!r}, which is no member; members: {names}")
+        if isinstance(root, bool) or not isinstance(root, int) or not 0 <= root < len(members):
+            raise InvalidArgument(
+                f"root is {root!r}; it must be a member's name or a rank of 0 to {len(members) - 1}"
+            )
+        return members[root].incarnation
+
     def name_of(self, incarnation: Incarnation) -> str:
         return self.control.history.name(incarnation)
 
     @contextmanager
-    def admitting(self) -> Iterator[Ticket]:
+    def admitting(self) -> Iterator[None]:
         """Holds submissions of other threads back during an `admit`, from its boundary on."""
-        with self._submitting:
-            ticket = self.pass_boundary(now_s() + self.config.operation_s)
-            yield ticket
+        with self.submitting:
+            self.check_open()
+            self.pass_boundary(self.limit_ns(None))
+            yield
             self.admitted.clear()
             self.is_newcomer = False
             self.is_founding = False
             self._knows_state = True
-            self.give_up_ticket()
+            self.give_up_boundary()
 
     @property
     def _communicator(self) -> Communicator:
@@ -306,17 +414,10 @@ class Session:
             raise Closed("this group is closed")
         return communicator
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
         self.control.raise_if_final()
         if self._leaver is not None and threading.current_thread() is not self._leaver:
             raise Closed(f"{self.config.name} is leaving the group")
-
-    def _require_state(self) -> None:
-        if not self._knows_state:
-            raise InvalidArgument(
-                'with admit="manual" the first call of a member is admit(state)',
-                advice="call admit(state) at the same point of the loop as the others",
-            )
 
     def _why(self, info: OpInfo) -> CollectError:
         """The exception of an operation that failed."""
@@ -338,4 +439,7 @@ class Session:
         if info.status == status.E_ABORTED:
             message = f"{self.config.name} aborted the operation"
             return Aborted(message, peer=self.config.name, epoch=epoch, op=name)
+        if info.status == status.E_MEMBERS:
+            message = "members were lost, and the call was laid out for all of them"
+            return MembersChanged(message, epoch=epoch, op=name)
         return status.exception(info.status, f"complete op {name}")

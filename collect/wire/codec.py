@@ -5,6 +5,7 @@ size; what does not fit is refused with a reason, and nothing but WireError leav
 same codecs check what we send, so that a peer cannot be made to emit what others refuse.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -27,6 +28,12 @@ U32_MAX = 2**32 - 1
 U63_MAX = 2**63 - 1
 U64_MAX = 2**64 - 1
 TIMEOUT_S_MAX = 86_400.0
+ALGORITHM_LAST = 9  # of enum collect_algorithm
+COMMIT_BYTES_MAX = 1 << 31
+LATENCY_NS_MAX = 60 * 10**9
+BYTES_PER_S_MAX = 10**15
+LEVELS_MAX = 4  # COLLECT_LEVELS_MAX
+WEIGHT_SUM_MAX = 1 << 32
 
 
 class WireError(ValueError):
@@ -150,6 +157,36 @@ def record(cls: type[Any], **fields: Codec) -> Codec:
     return Codec(pack, unpack)
 
 
+def checked(item: Codec, check: Callable[[Any], None]) -> Codec:
+    """`item` with a rule over several of its fields, for what is sent and what comes."""
+
+    def pack(value: Any) -> Any:
+        plain = item.pack(value)
+        check(value)
+        return plain
+
+    def unpack(plain: Any) -> Any:
+        value = item.unpack(plain)
+        check(value)
+        return value
+
+    return Codec(pack, unpack)
+
+
+def check_recipe(view: types.View) -> None:
+    """What the recipe says by rank must be said for each member of its view, or for none."""
+    recipe, count = view.recipe, len(view.members)
+    if recipe.weights:
+        if len(recipe.weights) != count:
+            raise WireError(f"recipe: {len(recipe.weights)} weights for {count} members")
+        if not 1 <= sum(recipe.weights) <= WEIGHT_SUM_MAX:
+            raise WireError(f"recipe: weights add up to {sum(recipe.weights)}, not to 1..2^32")
+    if recipe.order and sorted(recipe.order) != list(range(count)):
+        raise WireError(f"recipe: the order is no permutation of {count} ranks")
+    if recipe.radices and math.prod(recipe.radices) != count:
+        raise WireError(f"recipe: radices of {math.prod(recipe.radices)} ranks for {count} members")
+
+
 def within(name: str, convert: Callable[[Any], Any], value: Any) -> Any:
     try:
         return convert(value)
@@ -183,7 +220,37 @@ MEMBER = record(
     host=NAME,
     addresses=sequence(text(ADDRESS_CHARS_MAX), ADDRESSES_MAX),
 )
-VIEW = record(types.View, epoch=BALLOT, members=sequence(MEMBER, types.MEMBERS_MAX), group_key=U64)
+LINK_MODEL = record(
+    types.LinkModel,
+    latency_ns=integer(1, LATENCY_NS_MAX),
+    overhead_ns=integer(1, LATENCY_NS_MAX),
+    bytes_per_s=integer(1, BYTES_PER_S_MAX),
+)
+ALGORITHM = integer(types.ALGORITHM_AUTO, ALGORITHM_LAST)
+COMMIT_BYTES = integer(0, COMMIT_BYTES_MAX)
+TRANSPORT = integer(types.TRANSPORT_AUTO, types.TRANSPORT_TCP)
+RECIPE = record(
+    types.Recipe,
+    algorithm=ALGORITHM,
+    commit_bytes=COMMIT_BYTES,
+    local=LINK_MODEL,
+    remote=LINK_MODEL,
+    reduce_bytes_per_s=integer(1, BYTES_PER_S_MAX),
+    transport=TRANSPORT,
+    weights=sequence(U32, types.MEMBERS_MAX),
+    order=sequence(integer(0, types.MEMBERS_MAX - 1), types.MEMBERS_MAX),
+    radices=sequence(integer(1, types.MEMBERS_MAX), LEVELS_MAX),
+)
+VIEW = checked(
+    record(
+        types.View,
+        epoch=BALLOT,
+        members=sequence(MEMBER, types.MEMBERS_MAX),
+        group_key=U64,
+        recipe=RECIPE,
+    ),
+    check_recipe,
+)
 REASON = record(
     types.FailReason,
     kind=choice(types.FailKind),
@@ -206,6 +273,9 @@ IN_FLIGHT = record(
     descriptor=prose(DESCRIPTOR_CHARS_MAX),
     digest=U32,
     cancel=optional(CANCEL),
+    is_whole=FLAG,
+    is_shaped=FLAG,
+    is_rooted=FLAG,
 )
 LOST = record(types.LostLink, incarnation=INCARNATION, kind=choice(types.LinkLoss))
 SWITCH = record(types.SwitchMark, ballot=BALLOT, boundary=U63, newcomers=INCARNATIONS)
@@ -230,6 +300,9 @@ JOIN = record(
     min_peers=integer(1, types.MEMBERS_MAX),
     admit=choice(types.Admit),
     group=NAME,
+    algorithm=ALGORITHM,
+    commit_bytes=COMMIT_BYTES,
+    transport=TRANSPORT,
 )
 
 # The kind on the wire is the index here: append, never reorder.

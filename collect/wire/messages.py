@@ -7,6 +7,9 @@ Every message from a peer has an `incarnation`; the receiver answers that incarn
 from dataclasses import dataclass
 
 from collect.types import (
+    ALGORITHM_AUTO,
+    COMMIT_BYTES_DEFAULT,
+    TRANSPORT_AUTO,
     Admit,
     Ballot,
     CancelKind,
@@ -31,12 +34,19 @@ from collect.types import (
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """A process asks to be let into the group."""
+    """A process asks to be let into the group.
+
+    `algorithm` (enum collect_algorithm; -1: no wish), `commit_bytes` and `transport` (0: no wish)
+    are what the recipe becomes if this peer founds the group.
+    """
 
     member: Member
     min_peers: int
     admit: Admit
     group: str
+    algorithm: int = ALGORITHM_AUTO
+    commit_bytes: int = COMMIT_BYTES_DEFAULT
+    transport: int = TRANSPORT_AUTO
 
     @property
     def incarnation(self) -> Incarnation:

@@ -11,15 +11,6 @@
 
 /* ---- report ---- */
 
-static void descriptor_print(const struct collect_op *op, char *text_out, size_t capacity)
-{
-	if (op->count == 0)
-		snprintf(text_out, capacity, "barrier");
-	else
-		snprintf(text_out, capacity, "all_reduce %s[%zu] %s", col_dtype_name(op->dtype), op->count,
-		         col_reduce_op_name(op->reduce_op));
-}
-
 static void report_fill(struct collect_comm *comm, struct collect_report *report)
 {
 	const struct collect_op *op = comm->ops_head;
@@ -34,7 +25,10 @@ static void report_fill(struct collect_comm *comm, struct collect_report *report
 		report->inflight_attempt = comm->epoch;
 		report->inflight_digest = op->digest;
 		report->inflight_is_aborted = op->is_given_up;
-		descriptor_print(op, report->inflight_descriptor, sizeof(report->inflight_descriptor));
+		report->inflight_is_whole = op->is_whole;
+		report->inflight_is_shaped = op->is_shaped;
+		report->inflight_is_rooted = op->call.root != 0;
+		col__call_print(op, report->inflight_descriptor, sizeof(report->inflight_descriptor));
 	}
 	for (uint32_t rank = 0; rank < comm->member_count; rank++) {
 		const struct col_link *link = comm->by_rank[rank];
@@ -64,16 +58,36 @@ int collect_comm_freeze(collect_comm *comm, struct collect_report *report_out)
 struct next_view {
 	uint64_t *members;
 	struct col_link **by_rank;
-	struct collect_plan *plan;
-	struct col_exec exec;
+	struct col_word *words;
+	uint32_t *recipe_numbers;
+	struct collect_recipe recipe;
 };
 
 static void next_view_free(struct next_view *next)
 {
-	col_exec_fini(&next->exec);
-	col_plan_destroy(&next->plan);
 	col_free(next->members);
 	col_free(next->by_rank);
+	col_free(next->words);
+	col_free(next->recipe_numbers);
+}
+
+/* The caller keeps its arrays. */
+static int recipe_copy(const struct collect_install *install, struct next_view *next)
+{
+	uint32_t count = install->member_count;
+	const uint32_t **lists[] = {&next->recipe.hosts, &next->recipe.weights, &next->recipe.order};
+	next->recipe = *install->recipe;
+	next->recipe_numbers = col_alloc_zeroed(3 * (size_t)count, sizeof(uint32_t));
+	if (next->recipe_numbers == NULL)
+		return COLLECT_E_MEMORY;
+	for (uint32_t i = 0; i < 3; i++) {
+		uint32_t *copy = next->recipe_numbers + i * (size_t)count;
+		if (*lists[i] == NULL)
+			continue;
+		memcpy(copy, *lists[i], count * sizeof(*copy));
+		*lists[i] = copy;
+	}
+	return COLLECT_OK;
 }
 
 static int next_view_prepare(struct collect_comm *comm, const struct collect_install *install,
@@ -81,10 +95,11 @@ static int next_view_prepare(struct collect_comm *comm, const struct collect_ins
 {
 	uint32_t count = install->member_count;
 	memset(next, 0, sizeof(*next));
-	int status = COLLECT_E_MEMORY;
 	next->members = col_alloc_zeroed(count, sizeof(*next->members));
 	next->by_rank = col_alloc_zeroed(count, sizeof(struct col_link *));
-	if (next->members == NULL || next->by_rank == NULL)
+	next->words = col_alloc_zeroed(count, sizeof(*next->words));
+	if (next->members == NULL || next->by_rank == NULL || next->words == NULL ||
+	    recipe_copy(install, next) < 0)
 		goto fail;
 	for (uint32_t rank = 0; rank < count; rank++) {
 		next->members[rank] = install->members[rank].incarnation;
@@ -94,16 +109,10 @@ static int next_view_prepare(struct collect_comm *comm, const struct collect_ins
 		if (next->by_rank[rank] == NULL)
 			goto fail;
 	}
-	status = col_plan_build(install->algorithm, count, install->self_rank, &next->plan);
-	if (status < 0)
-		goto fail;
-	status = col_exec_init(&next->exec, next->plan, comm->engine->options.chunk_bytes,
-	                       &comm->engine->buffers, &col__op_exec_events, comm);
-	if (status == COLLECT_OK)
-		return COLLECT_OK;
+	return COLLECT_OK;
 fail:
 	next_view_free(next);
-	return status;
+	return COLLECT_E_MEMORY;
 }
 
 static bool is_named(const uint64_t *names, uint32_t count, uint64_t name)
@@ -145,27 +154,58 @@ static void links_prune(struct collect_comm *comm, const uint64_t *old_members, 
 	}
 }
 
+/* Whether somebody left between two views. */
+static bool has_lost(const struct collect_comm *comm, const uint64_t *old_members,
+                     uint32_t old_count)
+{
+	for (uint32_t i = 0; i < old_count; i++)
+		if (!col__mesh_is_member(comm, old_members[i]))
+			return true;
+	return false;
+}
+
+/* Who calls from here on counts other ranks, and may name another root: then nobody sends a frame.
+ * Only an op that everybody has in flight has one root for certain. */
+static void ops_uproot(struct collect_comm *comm, const struct collect_install *install)
+{
+	bool is_rerun = install->verdict == COLLECT_VERDICT_RERUN;
+	for (struct collect_op *op = comm->ops_head; op != NULL; op = op->next)
+		op->is_uprooted =
+		        op->call.root != 0 && !(is_rerun && op->number == install->verdict_op);
+}
+
 static void view_adopt(struct collect_comm *comm, const struct collect_install *install,
                        struct next_view *next)
 {
 	uint64_t *old_members = comm->members;
 	uint32_t old_count = comm->member_count;
-	col_exec_fini(&comm->exec);
-	col_plan_destroy(&comm->plan);
+	col__runners_drop(comm);
 	col_free(comm->by_rank);
-	comm->plan = next->plan;
-	comm->exec = next->exec;
+	col_free(comm->words);
+	col_free(comm->recipe_numbers);
+	comm->recipe = next->recipe;
+	comm->recipe_numbers = next->recipe_numbers;
 	comm->members = next->members;
 	comm->by_rank = next->by_rank;
+	comm->words = next->words;
 	comm->member_count = install->member_count;
 	comm->self_rank = install->self_rank;
 	comm->epoch = install->epoch;
 	comm->is_frozen = false;
-	/* The lanes point back at their executor, which has moved. */
-	for (uint32_t i = 0; i < comm->plan->lane_count; i++)
-		comm->exec.lanes[i].exec = &comm->exec;
+	uint32_t slot = comm->view_count++ % COL_VIEWS_MAX;
+	comm->views[slot].epoch = comm->epoch;
+	comm->views[slot].member_count = comm->member_count;
+	bool is_smaller = has_lost(comm, old_members, old_count);
+	if (is_smaller)
+		ops_uproot(comm, install);
+	col__share_retire(comm, is_smaller);
 	links_prune(comm, old_members, old_count);
 	col_free(old_members);
+	for (struct col_link *link = comm->links; link != NULL; link = link->next)
+		link->rank = COL_RANK_NONE;
+	for (uint32_t rank = 0; rank < comm->member_count; rank++)
+		if (comm->by_rank[rank] != NULL)
+			comm->by_rank[rank]->rank = rank;
 	links_open(comm, install);
 }
 
@@ -191,12 +231,8 @@ static void verdict_fail(struct collect_comm *comm, uint64_t failed_op)
 static void verdict_repair(struct collect_comm *comm, const struct collect_install *install)
 {
 	struct collect_op *op = comm->ops_head;
-	if (op != NULL && op->number == install->verdict_op) {
-		if (op->is_given_up)
-			col__op_repair_finish(comm, install->verdict_attempt);
-		else
-			col__op_repair_begin(comm, install->verdict_attempt);
-	}
+	if (op != NULL && op->number == install->verdict_op)
+		col__op_repair(comm, install->verdict_attempt);
 	if (comm->retained_op != install->verdict_op)
 		return;
 	for (uint32_t i = 0; i < install->repair_count; i++)
@@ -204,12 +240,20 @@ static void verdict_repair(struct collect_comm *comm, const struct collect_insta
 			col__mesh_repair_send(comm, install->repairs[i].needer);
 }
 
+static bool recipe_is_valid(const struct collect_recipe *recipe)
+{
+	return recipe != NULL && recipe->algorithm >= COLLECT_AUTO &&
+	       recipe->algorithm < COLLECT_ALGORITHM_COUNT &&
+	       recipe->level_count <= COLLECT_LEVELS_MAX;
+}
+
 static int install_check(const struct collect_comm *comm, const struct collect_install *install)
 {
 	if (install->epoch <= comm->epoch || install->member_count == 0 ||
 	    install->member_count > COLLECT_RANKS_MAX ||
 	    install->self_rank >= install->member_count ||
-	    install->members[install->self_rank].incarnation != comm->self)
+	    install->members[install->self_rank].incarnation != comm->self ||
+	    !recipe_is_valid(install->recipe))
 		return COLLECT_E_INVALID;
 	/* A planned switch comes between operations. A joiner may have submitted some already. */
 	if (!comm->is_frozen && comm->epoch != 0 && comm->ops_head != NULL)
@@ -235,6 +279,7 @@ int collect_comm_install(collect_comm *comm, const struct collect_install *insta
 		verdict_fail(comm, install->verdict_op);
 	else if (install->verdict == COLLECT_VERDICT_REPAIR)
 		verdict_repair(comm, install);
+	col__share_open(comm);
 	col__mesh_offer_waiting(comm);
 	col__op_start_next(comm);
 	col_engine_leave(comm->engine);
@@ -314,6 +359,7 @@ int collect_comm_create(collect_engine *engine, uint64_t key, uint64_t self,
 	comm->engine = engine;
 	comm->key = key;
 	comm->self = self;
+	comm->runners_version = 1; /* an op that never ran has none */
 	col_engine_enter(engine);
 	comm->next = engine->comms;
 	engine->comms = comm;
@@ -327,10 +373,13 @@ static void comm_free(struct collect_comm *comm)
 	while (comm->links != NULL)
 		col__mesh_remove(comm, comm->links);
 	COL_ASSERT(comm->waiting_head == NULL);
-	col_exec_fini(&comm->exec);
-	col_plan_destroy(&comm->plan);
+	col__share_close(comm);
+	col__runners_drop(comm);
 	col_free(comm->members);
 	col_free(comm->by_rank);
+	col_free(comm->words);
+	col_free(comm->recipe_numbers);
+	col_free(comm->scratch.bytes);
 	col_free(comm->result.bytes);
 	col_free(comm->retained.bytes);
 	col_free(comm->repair_has);
@@ -349,6 +398,7 @@ void collect_comm_destroy(collect_comm **comm_in)
 	while (comm->ops_head != NULL) {
 		struct collect_op *op = comm->ops_head;
 		comm->ops_head = op->next;
+		op->is_queued = false;
 		col__op_release(op);
 	}
 	for (struct collect_comm **at = &engine->comms; *at != NULL; at = &(*at)->next) {

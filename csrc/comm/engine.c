@@ -19,8 +19,14 @@
 #define SPIN_NS (60 * COL_NS_PER_US)
 /* How long the I/O thread leaves the loop to callers after one has driven. */
 #define LINGER_NS (200 * COL_NS_PER_US)
+/* While shared memory moves, the links are looked at every so many rounds. */
+#define POLL_ROUNDS 16u
 /* How often a thread looks again that another thread should have woken. */
 #define LOOK_NS COL_NS_PER_MS
+/* While it polls, a caller with so few links reads from them directly, and asks the loop, and the
+ * clock, only now and then: on one link that halves the cost of a small operation. */
+#define DIRECT_LINKS_MAX 3u
+#define DIRECT_ROUNDS 16u
 #define EVENTS_CAPACITY 4096u
 #define OUTBOUNDS_IDLE_MAX 4096u
 
@@ -34,30 +40,30 @@ static void cond_wait_ns(pthread_cond_t *cond, pthread_mutex_t *mutex, uint64_t 
 	pthread_cond_timedwait(cond, mutex, &until);
 }
 
+static bool baton_take(struct collect_engine *engine)
+{
+	bool is_free = false;
+	return atomic_compare_exchange_strong(&engine->is_held, &is_free, true);
+}
+
 void col_engine_enter(struct collect_engine *engine)
 {
-	pthread_mutex_lock(&engine->mutex);
-	engine->entering++;
-	atomic_fetch_add(&engine->urgent, 1);
-	if (engine->is_held)
-		col_loop_wake(&engine->loop);
-	while (engine->is_held)
-		pthread_cond_wait(&engine->free_cond, &engine->mutex);
-	engine->entering--;
-	atomic_fetch_sub(&engine->urgent, 1);
-	engine->is_held = true;
-	pthread_mutex_unlock(&engine->mutex);
+	if (atomic_load(&engine->urgent) > 0 || !baton_take(engine)) {
+		pthread_mutex_lock(&engine->mutex);
+		atomic_fetch_add(&engine->urgent, 1);
+		if (atomic_load(&engine->is_held))
+			col_loop_wake(&engine->loop);
+		while (!baton_take(engine))
+			pthread_cond_wait(&engine->free_cond, &engine->mutex);
+		atomic_fetch_sub(&engine->urgent, 1);
+		pthread_mutex_unlock(&engine->mutex);
+	}
 	engine->now_ns = col_clock_ns();
 }
 
 static bool engine_try_enter(struct collect_engine *engine)
 {
-	pthread_mutex_lock(&engine->mutex);
-	bool is_free = !engine->is_held && engine->entering == 0;
-	if (is_free)
-		engine->is_held = true;
-	pthread_mutex_unlock(&engine->mutex);
-	return is_free;
+	return atomic_load(&engine->urgent) == 0 && baton_take(engine);
 }
 
 static bool has_pending(const struct collect_engine *engine)
@@ -68,30 +74,27 @@ static bool has_pending(const struct collect_engine *engine)
 	return false;
 }
 
-static void engine_leave(struct collect_engine *engine, bool by_caller)
+static void baton_leave(struct collect_engine *engine)
 {
-	bool is_pending = has_pending(engine);
+	atomic_store(&engine->is_held, false);
+	if (atomic_load(&engine->urgent) == 0)
+		return;
 	pthread_mutex_lock(&engine->mutex);
-	engine->is_held = false;
-	if (by_caller)
-		engine->driven_ns = is_pending ? 0 : engine->now_ns;
-	if (engine->entering > 0)
-		pthread_cond_broadcast(&engine->free_cond);
-	if (by_caller && is_pending)
-		pthread_cond_signal(&engine->io_cond);
+	pthread_cond_broadcast(&engine->free_cond);
 	pthread_mutex_unlock(&engine->mutex);
 }
 
-void col_engine_leave(struct collect_engine *engine)
+static void engine_leave(struct collect_engine *engine, bool by_caller)
 {
-	/* The caller most likely waits for what it began: the I/O thread lingers. */
+	bool is_pending = has_pending(engine);
+	if (by_caller)
+		atomic_store_explicit(&engine->driven_ns, is_pending ? 0 : engine->now_ns,
+		                      memory_order_relaxed);
+	baton_leave(engine);
+	if (!by_caller || !is_pending)
+		return;
 	pthread_mutex_lock(&engine->mutex);
-	engine->is_held = false;
-	engine->driven_ns = engine->now_ns;
-	if (engine->entering > 0)
-		pthread_cond_broadcast(&engine->free_cond);
-	else if (atomic_load(&engine->sleepers) > 0)
-		pthread_cond_broadcast(&engine->done_cond);
+	pthread_cond_signal(&engine->io_cond);
 	pthread_mutex_unlock(&engine->mutex);
 }
 
@@ -115,8 +118,45 @@ static int engine_poll(struct collect_engine *engine, uint64_t timeout_ns)
 {
 	int count = col_loop_poll(&engine->loop, timeout_ns);
 	engine->now_ns = col_clock_ns();
+	engine->polled_ns = engine->now_ns;
 	engine_tick(engine);
 	return count;
+}
+
+void col_engine_leave(struct collect_engine *engine)
+{
+	/* Callers may come one after another with nothing to wait for, as over shared memory; the I/O
+	 * thread stays away meanwhile. */
+	if (engine->now_ns > engine->polled_ns + LOOK_NS)
+		engine_poll(engine, 0);
+	/* The caller most likely waits for what it began: the I/O thread lingers. */
+	atomic_store_explicit(&engine->driven_ns, engine->now_ns, memory_order_relaxed);
+	baton_leave(engine);
+	col_engine_op_completed(engine); /* who slept may drive now */
+}
+
+/* Shared memory tells nobody that something came: who drives must look. */
+static bool engine_progress(struct collect_engine *engine)
+{
+	bool has_moved = false;
+	for (struct collect_comm *comm = engine->comms; comm != NULL; comm = comm->next)
+		has_moved = col_comm_progress(comm) || has_moved;
+	return has_moved;
+}
+
+/* Before a sleep. False: do not sleep now. */
+static bool engine_arm(struct collect_engine *engine, uint64_t *sleep_ns)
+{
+	for (struct collect_comm *comm = engine->comms; comm != NULL; comm = comm->next)
+		if (!col_comm_arm(comm))
+			*sleep_ns = col_min_u64(*sleep_ns, LOOK_NS);
+	return !engine_progress(engine);
+}
+
+static void engine_disarm(struct collect_engine *engine)
+{
+	for (struct collect_comm *comm = engine->comms; comm != NULL; comm = comm->next)
+		col_comm_disarm(comm);
 }
 
 static uint64_t until_tick(const struct collect_engine *engine)
@@ -125,20 +165,67 @@ static uint64_t until_tick(const struct collect_engine *engine)
 	return due_ns > engine->now_ns ? due_ns - engine->now_ns : 0;
 }
 
+/* Whether something moved on the comm's links. They may be lost meanwhile, but none is removed:
+ * that is left to the tick. */
+static bool links_poll(struct collect_comm *comm)
+{
+	bool has_moved = false;
+	for (struct col_link *link = comm->links; link != NULL; link = link->next)
+		has_moved |= link->state == COL_LINK_UP && col_link_poll(link) > 0;
+	return has_moved;
+}
+
+static bool has_few_links(const struct collect_comm *comm)
+{
+	uint32_t count = 0;
+	for (const struct col_link *link = comm->links; link != NULL; link = link->next)
+		count += link->options.stream_count;
+	return count > 0 && count <= DIRECT_LINKS_MAX;
+}
+
+/* Whether something moved, of shared memory or on few links. */
+static bool look(struct collect_engine *engine, struct collect_comm *comm, uint32_t direct_rounds,
+                 bool (*is_done)(void *), void *argument)
+{
+	bool has_moved = engine_progress(engine);
+	if (comm->share.is_running)
+		return has_moved;
+	for (uint32_t i = 0; i < direct_rounds && !is_done(argument); i++) {
+		bool moves = links_poll(comm);
+		has_moved |= moves;
+		if (!moves)
+			sched_yield();
+	}
+	return has_moved;
+}
+
 /* With the baton, as a caller. False: a signal came. */
-static bool drive(struct collect_engine *engine, bool (*is_done)(void *), void *argument,
-                  uint64_t deadline_ns)
+static bool drive(struct collect_engine *engine, struct collect_comm *comm,
+                  bool (*is_done)(void *), void *argument, uint64_t deadline_ns)
 {
 	uint64_t spin_until_ns = engine->now_ns + SPIN_NS;
-	while (!is_done(argument) && engine->now_ns < deadline_ns &&
-	       atomic_load_explicit(&engine->urgent, memory_order_relaxed) == 0) {
+	uint32_t direct_rounds = has_few_links(comm) ? DIRECT_ROUNDS : 0;
+	for (uint32_t round = 1; !is_done(argument) && engine->now_ns < deadline_ns &&
+	                         atomic_load_explicit(&engine->urgent, memory_order_relaxed) == 0;
+	     round++) {
+		bool has_moved = look(engine, comm, direct_rounds, is_done, argument);
+		if (is_done(argument))
+			break;
+		/* Who moves through shared memory looks at the links only now and then. */
+		if (has_moved && comm->share.is_running && round % POLL_ROUNDS != 0)
+			continue;
 		uint64_t timeout_ns = 0;
-		if (engine->now_ns >= spin_until_ns)
+		if (engine->now_ns >= spin_until_ns && !has_moved) {
 			timeout_ns = col_min_u64(until_tick(engine), deadline_ns - engine->now_ns);
+			if (!engine_arm(engine, &timeout_ns))
+				timeout_ns = 0;
+		}
 		int count = engine_poll(engine, timeout_ns);
+		if (timeout_ns > 0)
+			engine_disarm(engine);
 		if (count < 0)
 			return false;
-		if (count > 0)
+		if (count > 0 || has_moved)
 			spin_until_ns = engine->now_ns + SPIN_NS;
 		else if (timeout_ns == 0)
 			sched_yield();
@@ -146,8 +233,16 @@ static bool drive(struct collect_engine *engine, bool (*is_done)(void *), void *
 	return true;
 }
 
-void col_engine_wait(struct collect_engine *engine, bool (*is_done)(void *argument), void *argument,
-                     uint64_t deadline_ns)
+bool col_engine_drive(struct collect_engine *engine, struct collect_comm *comm,
+                      bool (*is_done)(void *), void *argument, uint64_t deadline_ns)
+{
+	bool goes_on = drive(engine, comm, is_done, argument, deadline_ns);
+	engine_leave(engine, true);
+	return goes_on;
+}
+
+void col_engine_wait(struct collect_engine *engine, struct collect_comm *comm,
+                     bool (*is_done)(void *argument), void *argument, uint64_t deadline_ns)
 {
 	bool goes_on = true;
 	while (goes_on && !is_done(argument)) {
@@ -156,13 +251,13 @@ void col_engine_wait(struct collect_engine *engine, bool (*is_done)(void *argume
 			return;
 		if (engine_try_enter(engine)) {
 			engine->now_ns = now_ns;
-			goes_on = drive(engine, is_done, argument, deadline_ns);
-			engine_leave(engine, true);
+			goes_on = col_engine_drive(engine, comm, is_done, argument, deadline_ns);
 			continue;
 		}
 		pthread_mutex_lock(&engine->mutex);
 		atomic_fetch_add(&engine->sleepers, 1);
-		if (!is_done(argument) && (engine->is_held || engine->entering > 0))
+		if (!is_done(argument) &&
+		    (atomic_load(&engine->is_held) || atomic_load(&engine->urgent) > 0))
 			cond_wait_ns(&engine->done_cond, &engine->mutex,
 			             col_min_u64(LOOK_NS, deadline_ns - now_ns));
 		atomic_fetch_sub(&engine->sleepers, 1);
@@ -184,10 +279,11 @@ static bool io_may_drive(struct collect_engine *engine)
 {
 	pthread_mutex_lock(&engine->mutex);
 	while (!engine->is_stopping) {
-		if (engine->is_held || engine->entering > 0)
+		uint64_t driven_ns = atomic_load_explicit(&engine->driven_ns, memory_order_relaxed);
+		if (atomic_load(&engine->is_held) || atomic_load(&engine->urgent) > 0)
 			cond_wait_ns(&engine->io_cond, &engine->mutex, LOOK_NS);
-		else if (col_clock_ns() < engine->driven_ns + LINGER_NS)
-			cond_wait_ns(&engine->io_cond, &engine->mutex, LINGER_NS);
+		else if (col_clock_ns() < driven_ns + LINGER_NS)
+			cond_wait_ns(&engine->io_cond, &engine->mutex, LOOK_NS);
 		else
 			break;
 	}
@@ -199,14 +295,19 @@ static bool io_may_drive(struct collect_engine *engine)
 static void *io_thread(void *argument)
 {
 	struct collect_engine *engine = argument;
+	uint64_t sleep_ns = engine->tick_ns;
 	while (io_may_drive(engine)) {
 		/* Sleep without the baton: what is ready is looked up again under it. */
-		col_loop_wait(&engine->loop, engine->tick_ns);
+		col_loop_wait(&engine->loop, sleep_ns);
+		sleep_ns = engine->tick_ns;
 		if (!engine_try_enter(engine))
 			continue;
-		while (engine_poll(engine, 0) > 0 &&
-		       atomic_load_explicit(&engine->urgent, memory_order_relaxed) == 0)
-			;
+		bool goes_on;
+		do {
+			bool has_moved = engine_progress(engine);
+			goes_on = engine_poll(engine, 0) > 0 || has_moved;
+			goes_on = goes_on || !engine_arm(engine, &sleep_ns);
+		} while (goes_on && atomic_load_explicit(&engine->urgent, memory_order_relaxed) == 0);
 		engine_leave(engine, false);
 	}
 	return NULL;

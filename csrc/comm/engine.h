@@ -32,25 +32,28 @@ struct collect_engine {
 	uint64_t tick_ns;
 	uint64_t heartbeat_ns;
 	uint64_t ticked_ns;
+	uint64_t polled_ns;
+	uint32_t patience; /* rounds of shared memory that a start may stay for */
 	struct collect_comm *comms; /* list */
 
 	pthread_t thread;
 	bool has_thread;
-	pthread_mutex_t mutex; /* guards from here to the event queue's end */
+	pthread_mutex_t mutex; /* for sleeping, and guards from here to the event queue's end */
 	pthread_cond_t free_cond; /* the baton was left */
 	pthread_cond_t done_cond; /* some op completed */
 	pthread_cond_t io_cond;   /* the I/O thread should look */
-	bool is_held;
 	bool is_stopping;
-	uint32_t entering; /* control calls that wait for the baton */
-	uint64_t driven_ns; /* when a caller drove last */
 	struct collect_event *events; /* circular; owned */
 	uint32_t events_head;
 	uint32_t events_tail;
 	int event_fd;
 
-	atomic_uint urgent;   /* same as entering, for the driver to poll */
-	atomic_uint sleepers; /* threads in done_cond */
+	/* Who leaves the baton looks for sleepers afterwards, who sleeps looks for the baton
+	 * afterwards; both sequentially consistent, so one of them sees the other. */
+	atomic_bool is_held;        /* the baton */
+	atomic_uint urgent;         /* control calls that wait for the baton */
+	atomic_uint sleepers;       /* threads in done_cond */
+	_Atomic uint64_t driven_ns; /* when a caller drove last */
 };
 
 /* Takes the baton for a control call. */
@@ -59,9 +62,13 @@ void col_engine_enter(struct collect_engine *engine);
 void col_engine_leave(struct collect_engine *engine);
 
 /* Drives, or sleeps while another thread drives, until is_done(argument), the deadline, or a
- * signal. is_done is called without the baton too. */
-void col_engine_wait(struct collect_engine *engine, bool (*is_done)(void *argument), void *argument,
-                     uint64_t deadline_ns);
+ * signal. is_done is called without the baton too. The frames that it waits for come over the
+ * comm's links. */
+void col_engine_wait(struct collect_engine *engine, struct collect_comm *comm,
+                     bool (*is_done)(void *argument), void *argument, uint64_t deadline_ns);
+/* With the baton, instead of col_engine_leave: drives first. False: a signal came. */
+bool col_engine_drive(struct collect_engine *engine, struct collect_comm *comm,
+                      bool (*is_done)(void *argument), void *argument, uint64_t deadline_ns);
 
 /* With the baton: wakes threads that wait for an op. */
 void col_engine_op_completed(struct collect_engine *engine);

@@ -51,6 +51,7 @@ struct col_link *col__mesh_link(struct collect_comm *comm, uint64_t peer)
 		.connect_ns = engine->options.connect_ns,
 	};
 	col_link_init(link, &options);
+	link->rank = COL_RANK_NONE;
 	link->next = comm->links;
 	comm->links = link;
 	return link;
@@ -67,14 +68,6 @@ void col__mesh_remove(struct collect_comm *comm, struct col_link *link)
 	}
 	col_link_fini(link);
 	col_free(link);
-}
-
-static uint32_t rank_of(const struct collect_comm *comm, const struct col_link *link)
-{
-	for (uint32_t rank = 0; rank < comm->member_count; rank++)
-		if (comm->by_rank[rank] == link)
-			return rank;
-	return COL_RANK_NONE;
 }
 
 bool col__mesh_is_member(const struct collect_comm *comm, uint64_t peer)
@@ -98,6 +91,14 @@ void col__mesh_post(struct collect_comm *comm, int kind, uint64_t peer, int loss
 	};
 	snprintf(event.detail, sizeof(event.detail), "%s", detail);
 	col_engine_post(comm->engine, &event);
+}
+
+void col__mesh_mismatch(struct collect_comm *comm, uint64_t peer)
+{
+	if (comm->mismatch_op != comm->ops_head->number)
+		col__mesh_post(comm, COLLECT_EVENT_MISMATCH, peer, 0,
+		               "the peer runs this operation with other arguments");
+	comm->mismatch_op = comm->ops_head->number;
 }
 
 /* ---- frames that wait ---- */
@@ -168,15 +169,22 @@ void col__mesh_drop_waiting(struct collect_comm *comm, const struct col_link *li
 
 /* ---- where a frame goes ---- */
 
+/* Frames that are words of their sender: all header. */
+static bool is_word(const struct col_frame *frame)
+{
+	return frame->kind == COL_FRAME_DONE || frame->kind == COL_FRAME_SHARE;
+}
+
 static struct col_sink place_repair(struct collect_comm *comm, const struct col_link *link,
                                     const struct col_frame *frame)
 {
 	const struct collect_op *op = comm->ops_head;
 	uint32_t chunk_bytes = comm->engine->options.chunk_bytes;
 	if (comm->phase != COL_PHASE_REPAIRING || op->number != frame->op ||
-	    rank_of(comm, link) == COL_RANK_NONE)
+	    link->rank == COL_RANK_NONE)
 		return sink_of(COL_PLACE_DISCARD);
-	uint64_t rest = frame->offset < op->bytes ? op->bytes - frame->offset : 0;
+	uint64_t bytes = op->shape.result_bytes;
+	uint64_t rest = frame->offset < bytes ? bytes - frame->offset : 0;
 	uint64_t length = rest < chunk_bytes ? rest : chunk_bytes;
 	if (frame->offset % chunk_bytes != 0 || length == 0 || frame->length != length)
 		return (struct col_sink){.place = COL_PLACE_REFUSE,
@@ -192,21 +200,22 @@ static struct col_sink place_data(struct collect_comm *comm, struct col_link *li
 	if (frame->op <= comm->consumed_op)
 		return sink_of(COL_PLACE_DISCARD);
 	bool is_head = op != NULL && op->number == frame->op;
-	if (is_head && comm->phase == COL_PHASE_ABANDONED)
+	if (is_head && (comm->phase == COL_PHASE_ABANDONED || comm->phase == COL_PHASE_COMMITTING))
 		return sink_of(COL_PLACE_DISCARD);
 	if (!is_head || comm->phase != COL_PHASE_RUNNING)
 		return sink_of(COL_PLACE_EARLY);
 	if (frame->digest != comm->digest) {
-		if (comm->mismatch_op != op->number)
-			col__mesh_post(comm, COLLECT_EVENT_MISMATCH, link->options.peer, 0,
-			               "the peer runs this operation with other arguments");
-		comm->mismatch_op = op->number;
+		col__mesh_mismatch(comm, link->options.peer);
 		return sink_of(COL_PLACE_DISCARD);
 	}
-	uint32_t rank = rank_of(comm, link);
-	if (rank == COL_RANK_NONE)
+	if (link->rank == COL_RANK_NONE || comm->runner == NULL)
 		return sink_of(COL_PLACE_DISCARD);
-	return col_exec_place(&comm->exec, rank, frame);
+	struct col_sink sink = col_exec_place(&comm->runner->exec, link->rank, frame);
+	if (sink.place != COL_PLACE_REFUSE || op->target_at == NULL)
+		return sink;
+	/* The counts of an all-to-all are in no digest: here it shows that callers disagree. */
+	col__op_abandon(comm, COLLECT_E_INVALID);
+	return sink_of(COL_PLACE_DISCARD);
 }
 
 /* EARLY here means: it has to wait. */
@@ -228,6 +237,9 @@ static struct col_sink link_place(void *user, struct col_link *link, const struc
 	if (frame->length > comm->engine->options.chunk_bytes)
 		return (struct col_sink){.place = COL_PLACE_REFUSE,
 		                         .reason = "a frame that is longer than a chunk"};
+	/* A word is all header. */
+	if (is_word(frame))
+		return sink_of(COL_PLACE_DISCARD);
 	struct col_sink sink = place_now(comm, link, frame);
 	return sink.place == COL_PLACE_EARLY ? sink_waiting(comm, frame) : sink;
 }
@@ -244,6 +256,34 @@ static void repair_arrived(struct collect_comm *comm, struct col_link *link,
 	col__op_repair_check(comm);
 }
 
+/* The word of a later epoch waits for it, one of each kind and link: nobody sends the next before
+ * it has ours. */
+static void word_keep(struct collect_comm *comm, struct col_link *link,
+                      const struct col_frame *frame)
+{
+	struct col_waiting_frame *it = comm->waiting_head;
+	while (it != NULL && (it->link != link || it->frame.kind != frame->kind))
+		it = it->next;
+	if (it == NULL)
+		waiting_add(comm, link, frame, NULL);
+	else if (frame->attempt > it->frame.attempt ||
+	         (frame->attempt == it->frame.attempt && frame->op > it->frame.op))
+		it->frame = *frame;
+}
+
+static void word_arrived(struct collect_comm *comm, struct col_link *link,
+                         const struct col_frame *frame)
+{
+	if (frame->attempt > comm->epoch)
+		word_keep(comm, link, frame);
+	else if (frame->attempt < comm->epoch || comm->is_frozen || link->rank == COL_RANK_NONE)
+		return;
+	else if (frame->kind == COL_FRAME_DONE)
+		col__op_word(comm, link->rank, frame);
+	else
+		col__share_word(comm, link->rank, frame->step != 0);
+}
+
 static void link_arrived(void *user, struct col_link *link, const struct col_frame *frame,
                          const struct col_sink *sink)
 {
@@ -258,7 +298,7 @@ static void link_arrived(void *user, struct col_link *link, const struct col_fra
 		break;
 	case COL_PLACE_EXEC:
 		if (is_current && comm->phase == COL_PHASE_RUNNING) {
-			if (col_exec_arrived(&comm->exec, frame, sink) < 0)
+			if (col_exec_arrived(&comm->runner->exec, frame, sink) < 0)
 				col__link_lose(link, COLLECT_LOSS_RESET, "out of memory");
 			break;
 		}
@@ -273,6 +313,8 @@ static void link_arrived(void *user, struct col_link *link, const struct col_fra
 		break;
 	case COL_PLACE_DISCARD:
 		col_link_consume(link, frame->length);
+		if (is_word(frame))
+			word_arrived(comm, link, frame);
 		break;
 	case COL_PLACE_REFUSE:
 		COL_ASSERT(false);
@@ -287,6 +329,10 @@ static void waiting_deliver(struct collect_comm *comm, struct col_waiting_frame 
 	struct col_frame frame = waiting->frame;
 	struct col_buffer *buffer = waiting->buffer;
 	col_free(waiting);
+	if (is_word(&frame)) {
+		word_arrived(comm, link, &frame);
+		return;
+	}
 	if (sink.place == COL_PLACE_EXEC && sink.buffer != NULL) {
 		/* It is in a buffer of its own already. */
 		col_buffer_put(sink.buffer);
@@ -308,7 +354,11 @@ void col__mesh_offer_waiting(struct collect_comm *comm)
 	struct col_waiting_frame *before = NULL;
 	struct col_waiting_frame *it = comm->waiting_head;
 	while (it != NULL) {
-		struct col_sink sink = place_now(comm, it->link, &it->frame);
+		/* A word has no place. */
+		bool is_later = it->frame.attempt > comm->epoch;
+		struct col_sink sink = is_word(&it->frame)
+		                               ? sink_of(is_later ? COL_PLACE_EARLY : COL_PLACE_DISCARD)
+		                               : place_now(comm, it->link, &it->frame);
 		if (sink.place == COL_PLACE_EARLY) {
 			before = it;
 			it = it->next;
@@ -352,7 +402,7 @@ static void link_sent(void *user, struct col_link *link, const struct col_frame 
 	    --comm->kill_frames == 0)
 		kill(getpid(), SIGKILL);
 	if (token != NULL)
-		col_exec_sent(&comm->exec, token);
+		col_exec_sent(token);
 }
 
 static void link_up(void *user, struct col_link *link)

@@ -4,29 +4,28 @@
 
 #include "base/alloc.h"
 #include "base/assert.h"
-#include "plan/plan_check.h"
+#include "base/size.h"
 
 #define EARLIES_IDLE_MAX 1024u
-
-_Static_assert(COL_EXEC_DEPTH == COL_PLAN_CHECK_WINDOW, "the checker runs as many chunks at once");
+#define TOTALS_IDLE_MAX 64u
+#define NO_SCRATCH UINT64_MAX
 
 /*
  * A received result may land in OUT before its step's turn only if no earlier step of its lane
  * writes the slice: otherwise it would be overwritten, or be read as something else.
  */
-static void mark_straight(struct col_exec *exec, uint8_t *is_written)
+static void lane_mark(struct col_exec *exec, struct col_lane_run *lane)
 {
-	const struct collect_plan *plan = exec->plan;
-	for (uint32_t l = 0; l < plan->lane_count; l++) {
-		memset(is_written, 0, plan->slice_count);
-		for (uint32_t s = 0; s < plan->lanes[l].step_count; s++) {
-			uint32_t index = plan->lanes[l].step_begin + s;
-			const struct col_step *step = &plan->steps[index];
-			bool stores = step->opcode == COL_RECV || step->opcode == COL_RECV_SEND;
-			exec->goes_straight[index] = stores && !is_written[step->slice];
-			if (col_opcode_writes_out(step->opcode))
-				is_written[step->slice] = 1;
-		}
+	const struct col_lane *shape = &exec->plan->lanes[lane->index];
+	lane->is_begun_by_frames =
+		shape->step_count > 0 &&
+		col_opcode_receives(exec->plan->steps[shape->step_begin].opcode) != 0;
+	for (uint32_t s = 0; s < shape->step_count; s++) {
+		uint32_t index = shape->step_begin + s;
+		int opcode = exec->plan->steps[index].opcode;
+		bool stores = opcode == COL_RECV || opcode == COL_RECV_SEND;
+		exec->goes_straight[index] = stores && !lane->writes_out;
+		lane->writes_out |= col_opcode_writes_out(opcode) != 0;
 	}
 }
 
@@ -41,19 +40,20 @@ int col_exec_init(struct col_exec *exec, const struct collect_plan *plan, uint32
 	exec->user = user;
 	exec->kernels = col_kernels();
 	col_pool_init(&exec->earlies, sizeof(struct col_early), EARLIES_IDLE_MAX);
+	/* The elements that are widened have two bytes. */
+	col_pool_init(&exec->totals, chunk_bytes / 2 * sizeof(float), TOTALS_IDLE_MAX);
 	exec->lanes = col_alloc_zeroed(plan->lane_count, sizeof(*exec->lanes));
 	exec->goes_straight = col_alloc_zeroed(plan->step_count, 1);
-	uint8_t *is_written = col_alloc_zeroed(plan->slice_count, 1);
-	if (exec->lanes == NULL || exec->goes_straight == NULL || is_written == NULL) {
-		col_free(is_written);
+	if (exec->lanes == NULL || exec->goes_straight == NULL) {
 		col_exec_fini(exec);
 		return COLLECT_E_MEMORY;
 	}
-	mark_straight(exec, is_written);
-	col_free(is_written);
 	for (uint32_t i = 0; i < plan->lane_count; i++) {
 		exec->lanes[i].exec = exec;
 		exec->lanes[i].index = i;
+		exec->lanes[i].window = exec->lanes[i].few;
+		exec->lanes[i].capacity = COL_EXEC_DEPTH;
+		lane_mark(exec, &exec->lanes[i]);
 	}
 	return COLLECT_OK;
 }
@@ -62,9 +62,13 @@ void col_exec_fini(struct col_exec *exec)
 {
 	if (exec->lanes != NULL)
 		col_exec_stop(exec);
+	for (uint32_t i = 0; exec->lanes != NULL && i < exec->plan->lane_count; i++)
+		if (exec->lanes[i].window != exec->lanes[i].few)
+			col_free(exec->lanes[i].window);
 	col_free(exec->lanes);
 	col_free(exec->goes_straight);
 	col_pool_fini(&exec->earlies);
+	col_pool_fini(&exec->totals);
 	memset(exec, 0, sizeof(*exec));
 }
 
@@ -84,25 +88,55 @@ static void advance(struct col_exec *exec)
 	if (exec->is_advancing)
 		return;
 	exec->is_advancing = true;
-	while (exec->is_running && exec->queue != NULL) {
+	while (exec->is_running && !exec->is_starved && exec->queue != NULL) {
 		struct col_lane_run *lane = exec->queue;
 		exec->queue = lane->next;
 		lane->is_queued = false;
 		col__exec_lane_advance(lane);
 	}
 	exec->is_advancing = false;
-	if (exec->is_running && exec->lanes_left == 0) {
+	if (!exec->is_running)
+		return;
+	if (exec->is_starved) {
+		exec->events->starved(exec->user);
+	} else if (exec->lanes_left == 0) {
 		exec->is_running = false;
 		exec->events->done(exec->user);
 	}
 }
 
-void col_exec_start(struct col_exec *exec, const struct col_run *run)
+uint64_t col_exec_lay_out(struct col_exec *exec, const struct col_run *run)
+{
+	COL_ASSERT(!exec->is_running && exec->queue == NULL);
+	uint64_t scratch_bytes = 0;
+	exec->kernels = col_kernels();
+	exec->dtype = run->dtype;
+	exec->reduce_op = run->reduce_op;
+	exec->element_bytes = (uint32_t)col_dtype_bytes(run->dtype);
+	exec->divisor = run->reduce_op == COLLECT_AVG ? exec->plan->world : 1;
+	for (uint32_t i = 0; i < exec->plan->lane_count; i++) {
+		struct col_lane_run *lane = &exec->lanes[i];
+		struct col_extent extent = col_layout_find(&run->layout, exec->plan->lanes[i].slice);
+		lane->in = extent.in;
+		lane->out = extent.out;
+		lane->bytes = extent.bytes;
+		lane->iterations = col_div_ceil(extent.bytes, exec->chunk_bytes);
+		lane->scratch_at = NO_SCRATCH;
+		if (lane->out == NULL && lane->writes_out) {
+			lane->scratch_at = scratch_bytes;
+			/* Whole quanta, so that every slice is aligned as memory is. */
+			scratch_bytes += col_div_ceil(extent.bytes, COL_SLICE_QUANTUM) * COL_SLICE_QUANTUM;
+		}
+	}
+	return scratch_bytes;
+}
+
+void col_exec_start(struct col_exec *exec, uint8_t *scratch)
 {
 	COL_ASSERT(!exec->is_running && exec->queue == NULL);
 	const struct collect_plan *plan = exec->plan;
-	exec->run = *run;
 	exec->is_running = true;
+	exec->is_starved = false;
 	exec->lanes_left = 0;
 	/* Each rank begins with its own lane, then its right neighbour's: no owner is asked by all at
 	 * once. The queue is a stack, so the first is pushed last. */
@@ -112,59 +146,55 @@ void col_exec_start(struct col_exec *exec, const struct col_run *run)
 		lane->completed = 0;
 		lane->sends_pending = 0;
 		lane->is_done = false;
-		lane->iterations =
-			col_plan_iterations(plan, lane->index, run->bytes, exec->chunk_bytes);
 		if (lane->iterations == 0)
 			continue;
+		if (lane->scratch_at != NO_SCRATCH)
+			lane->out = scratch + lane->scratch_at;
 		exec->lanes_left++;
 		lane_queue(lane);
 	}
 	advance(exec);
 }
 
-static void consume(struct col_exec *exec, const struct col_lane_run *lane, uint32_t step,
-                    uint64_t chunk)
+static uint32_t sender_of(const struct col_lane_run *lane, uint32_t step)
 {
-	uint32_t index = exec->plan->lanes[lane->index].step_begin + step;
-	const struct col_step *it = &exec->plan->steps[index];
-	struct col_span span = col__exec_chunk(exec, it->slice, chunk);
-	exec->events->consumed(exec->user, it->peer, (uint32_t)(span.end - span.begin));
+	const struct collect_plan *plan = lane->exec->plan;
+	return plan->steps[plan->lanes[lane->index].step_begin + step].peer;
+}
+
+static void lane_stop(struct col_lane_run *lane)
+{
+	struct col_exec *exec = lane->exec;
+	lane->is_queued = false;
+	while (lane->early != NULL) {
+		struct col_early *early = lane->early;
+		lane->early = early->next;
+		exec->events->consumed(exec->user, sender_of(lane, early->step),
+		                       col__exec_chunk_bytes(lane, early->chunk));
+		col_buffer_put(early->buffer);
+		col_pool_put(&exec->earlies, early);
+	}
+	for (uint64_t i = lane->completed; i < lane->begun; i++) {
+		struct col_iteration *iteration = col__exec_iteration(lane, i);
+		if (iteration->total != NULL)
+			col_pool_put(&exec->totals, iteration->total);
+		iteration->total = NULL;
+	}
 }
 
 void col_exec_stop(struct col_exec *exec)
 {
 	exec->is_running = false;
 	exec->queue = NULL;
-	for (uint32_t i = 0; i < exec->plan->lane_count; i++) {
-		struct col_lane_run *lane = &exec->lanes[i];
-		lane->is_queued = false;
-		while (lane->early != NULL) {
-			struct col_early *early = lane->early;
-			lane->early = early->next;
-			consume(exec, lane, early->step, early->chunk);
-			col_buffer_put(early->buffer);
-			col_pool_put(&exec->earlies, early);
-		}
-	}
-}
-
-struct col_span col__exec_chunk(const struct col_exec *exec, uint32_t slice, uint64_t chunk)
-{
-	struct col_span span = col_plan_slice(exec->plan, slice, exec->run.bytes);
-	uint64_t length = span.end - span.begin;
-	uint64_t offset = chunk * exec->chunk_bytes;
-	if (offset >= length)
-		return (struct col_span){span.end, span.end};
-	uint64_t rest = length - offset;
-	uint64_t begin = span.begin + offset;
-	return (struct col_span){begin, begin + (rest < exec->chunk_bytes ? rest : exec->chunk_bytes)};
+	for (uint32_t i = 0; i < exec->plan->lane_count; i++)
+		lane_stop(&exec->lanes[i]);
 }
 
 static bool was_received(const struct col_lane_run *lane, uint32_t step, uint64_t chunk)
 {
 	if (chunk < lane->completed)
 		return true;
-	if (chunk < lane->begun && lane->window[chunk % COL_EXEC_DEPTH].pc > step)
+	if (chunk < lane->begun && col__exec_iteration(lane, chunk)->pc > step)
 		return true;
 	for (const struct col_early *early = lane->early; early != NULL; early = early->next)
 		if (early->step == step && early->chunk == chunk)
@@ -186,17 +216,16 @@ struct col_sink col_exec_place(struct col_exec *exec, uint32_t rank, const struc
 	const struct col_step *step = &plan->steps[index];
 	if (!col_opcode_receives(step->opcode) || step->peer != rank)
 		return refuse("a frame for a step that receives nothing from this peer");
-	struct col_span slice = col_plan_slice(plan, step->slice, exec->run.bytes);
-	if (frame->offset < slice.begin || (frame->offset - slice.begin) % exec->chunk_bytes != 0)
+	const struct col_lane_run *lane = &exec->lanes[frame->lane];
+	if (frame->offset >= lane->bytes || frame->offset % exec->chunk_bytes != 0)
 		return refuse("a frame that is not a chunk of its slice");
-	uint64_t chunk = (frame->offset - slice.begin) / exec->chunk_bytes;
-	struct col_span span = col__exec_chunk(exec, step->slice, chunk);
-	if (frame->length == 0 || frame->length != span.end - span.begin)
+	uint64_t chunk = frame->offset / exec->chunk_bytes;
+	if (frame->length != col__exec_chunk_bytes(lane, chunk))
 		return refuse("a frame of another length than its chunk");
-	if (was_received(&exec->lanes[frame->lane], frame->step, chunk))
+	if (was_received(lane, frame->step, chunk))
 		return refuse("a frame that came before");
 	if (exec->goes_straight[index])
-		return (struct col_sink){.place = COL_PLACE_EXEC, .target = exec->run.out + span.begin};
+		return (struct col_sink){.place = COL_PLACE_EXEC, .target = lane->out + frame->offset};
 	struct col_buffer *buffer = col_buffers_get(exec->buffers, frame->length);
 	if (buffer == NULL)
 		return refuse("out of memory");
@@ -207,15 +236,12 @@ int col_exec_arrived(struct col_exec *exec, const struct col_frame *frame,
                      const struct col_sink *sink)
 {
 	COL_ASSERT(exec->is_running);
-	const struct collect_plan *plan = exec->plan;
 	struct col_lane_run *lane = &exec->lanes[frame->lane];
-	uint32_t index = plan->lanes[frame->lane].step_begin + frame->step;
-	struct col_span slice = col_plan_slice(plan, plan->steps[index].slice, exec->run.bytes);
-	uint64_t chunk = (frame->offset - slice.begin) / exec->chunk_bytes;
+	uint64_t chunk = frame->offset / exec->chunk_bytes;
 	/* Two copies may have been under way on two streams. */
 	if (was_received(lane, frame->step, chunk)) {
 		col_buffer_put(sink->buffer);
-		exec->events->consumed(exec->user, plan->steps[index].peer, frame->length);
+		exec->events->consumed(exec->user, sender_of(lane, frame->step), frame->length);
 		return COLLECT_OK;
 	}
 	struct col_early *early = col_pool_get(&exec->earlies);
@@ -235,7 +261,7 @@ int col_exec_arrived(struct col_exec *exec, const struct col_frame *frame,
 	return COLLECT_OK;
 }
 
-void col_exec_sent(struct col_exec *exec, void *token)
+void col_exec_sent(void *token)
 {
 	struct col_lane_run *lane = token;
 	COL_ASSERT(lane->sends_pending > 0);
@@ -243,5 +269,5 @@ void col_exec_sent(struct col_exec *exec, void *token)
 	if (lane->sends_pending > 0)
 		return;
 	lane_queue(lane);
-	advance(exec);
+	advance(lane->exec);
 }

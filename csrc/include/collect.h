@@ -44,14 +44,24 @@ enum collect_status {
 	COLLECT_E_FAILED = -7,            /* failed on all members by a verdict; the view says why */
 	COLLECT_E_BUSY = -8,              /* operations are in flight and the call needs none */
 	COLLECT_E_FULL = -9,              /* too many operations are pending */
-	COLLECT_E_UNAVAILABLE = -10       /* this machine cannot do what was asked */
+	COLLECT_E_UNAVAILABLE = -10,      /* this machine cannot do what was asked */
+	COLLECT_E_MEMBERS = -11           /* the call's shape was meant for another number of members */
 };
 
 enum collect_dtype {
 	COLLECT_INT8 = 0, COLLECT_INT16 = 1, COLLECT_INT32 = 2, COLLECT_INT64 = 3,
 	COLLECT_UINT8 = 4, COLLECT_UINT16 = 5, COLLECT_UINT32 = 6, COLLECT_UINT64 = 7,
 	COLLECT_FLOAT16 = 8, COLLECT_BFLOAT16 = 9, COLLECT_FLOAT32 = 10, COLLECT_FLOAT64 = 11,
-	COLLECT_DTYPE_COUNT = 12
+	COLLECT_BOOL = 12, COLLECT_COMPLEX64 = 13, COLLECT_COMPLEX128 = 14,
+	COLLECT_DTYPE_COUNT = 15
+};
+
+/* What a call does; what its source, target and counts mean is told at struct collect_call. */
+enum collect_collective {
+	COLLECT_ALL_REDUCE = 0, COLLECT_REDUCE_SCATTER = 1, COLLECT_ALL_GATHER = 2,
+	COLLECT_ALL_TO_ALL = 3, COLLECT_BROADCAST = 4, COLLECT_REDUCE = 5, COLLECT_GATHER = 6,
+	COLLECT_SCATTER = 7, COLLECT_BARRIER = 8,
+	COLLECT_COLLECTIVE_COUNT = 9
 };
 
 enum collect_reduce_op {
@@ -59,20 +69,43 @@ enum collect_reduce_op {
 	COLLECT_AVG = 1, /* the sum divided by the number of participants; integers truncate */
 	COLLECT_MIN = 2, /* a NaN on any peer gives a NaN */
 	COLLECT_MAX = 3,
-	COLLECT_REDUCE_OP_COUNT = 4
+	COLLECT_PROD = 4,
+	COLLECT_AND = 5, /* bitwise; of bools logical. AND, OR, XOR: integers and bools */
+	COLLECT_OR = 6,
+	COLLECT_XOR = 7,
+	COLLECT_PREMUL_SUM = 8, /* the sum of factor * source, each peer with a factor of its own;
+	                         * floats and complexes */
+	COLLECT_REDUCE_OP_COUNT = 9
 };
 
+/* Over what members on one host may exchange their data. */
+enum collect_transport {
+	COLLECT_TRANSPORT_AUTO = 0, /* shared memory where the algorithm is AUTO too, else TCP */
+	COLLECT_TRANSPORT_TCP = 1
+};
+
+/* How a collective is done; csrc/plan/ has one file for each. AUTO: as the model of the view's
+ * recipe says (collect_choose), the same on all members. */
 enum collect_algorithm {
+	COLLECT_AUTO = -1,
 	COLLECT_DIRECT = 0,
 	COLLECT_RING = 1,
 	COLLECT_STAR = 2,
-	COLLECT_ALGORITHM_COUNT = 3
+	COLLECT_EXCHANGE = 3,           /* everybody sends everybody its whole input: one hop */
+	COLLECT_TREE = 4,               /* double binary tree, pipelined */
+	COLLECT_CIRCULANT = 5,
+	COLLECT_RECURSIVE_DOUBLING = 6,
+	COLLECT_HIERARCHICAL = 7,       /* mixed radix: host, site, world */
+	COLLECT_PAIRWISE = 8,
+	COLLECT_BRUCK = 9,
+	COLLECT_ALGORITHM_COUNT = 10
 };
 
 enum collect_isa {
 	COLLECT_ISA_SCALAR = 0,
 	COLLECT_ISA_AVX2 = 1,
-	COLLECT_ISA_AVX512 = 2
+	COLLECT_ISA_AVX512 = 2,
+	COLLECT_ISA_NEON = 3
 };
 
 enum collect_event_kind {
@@ -142,6 +175,10 @@ struct collect_report {
 	uint64_t inflight_attempt;
 	uint32_t inflight_digest;
 	int inflight_is_aborted;     /* the caller has given it up; a verdict must still settle it */
+	int inflight_is_whole;       /* its result is complete here, and only the others' word of theirs
+	                              * was missing: a verdict REPAIR completes it without a holder */
+	int inflight_is_shaped;      /* its shape holds for the members of inflight_attempt only */
+	int inflight_is_rooted;      /* it names a root */
 	char inflight_descriptor[64];
 	uint32_t lost_count;         /* entries in lost_peers and lost_kinds */
 	uint64_t lost_peers[1024];
@@ -153,20 +190,93 @@ struct collect_repair {
 	uint64_t needer;
 };
 
+#define COLLECT_LEVELS_MAX 4
+
+/* Measured figures from which an algorithm is chosen; integers, so that all ranks choose alike. One
+ * for links within a host, one for links between hosts. */
+struct collect_link_model {
+	uint64_t latency_ns;         /* of one dependent hop */
+	uint64_t overhead_ns;        /* CPU time per message, sender and receiver together */
+	uint64_t bytes_per_s;        /* of one rank, each way */
+};
+
+/*
+ * What all members of a view agree on besides who they are. It travels in the install; plans
+ * follow from it.
+ */
+struct collect_recipe {
+	int algorithm;               /* enum collect_algorithm; AUTO: chosen per call from the models */
+	int transport;               /* enum collect_transport */
+	uint32_t commit_bytes;       /* calls of at least so many bytes end with everybody's word that
+	                              * its result is complete; smaller ones retain a copy instead */
+	struct collect_link_model local;  /* within a host */
+	struct collect_link_model remote; /* between hosts */
+	uint64_t reduce_bytes_per_s; /* of one core */
+	const uint32_t *hosts;       /* by rank: number of its host, 0…; NULL: all on their own */
+	const uint32_t *weights;     /* by rank: owner shares of direct exchange; NULL: equal */
+	const uint32_t *order;       /* ranks in the order of the ring; NULL: 0, 1, 2, … */
+	uint32_t level_count;        /* of the hierarchical algorithm; 0: host and world */
+	uint32_t radices[4];         /* innermost first; their product is the member count */
+};
+
 struct collect_install {
 	uint64_t epoch;              /* greater than the current one */
 	const struct collect_member *members; /* in rank order */
 	uint32_t member_count;
 	uint32_t self_rank;
 	uint64_t op_base;            /* not 0: the next op is op_base + 1 (a planned switch) */
-	int algorithm;               /* enum collect_algorithm of the view's recipe */
+	const struct collect_recipe *recipe;
 	int verdict;                 /* enum collect_verdict */
-	uint64_t verdict_op;         /* for REPAIR and FAIL */
+	uint64_t verdict_op;         /* for REPAIR and FAIL; for RERUN the op with a root that everybody
+	                              * has in flight, or 0: others fail when members were lost, since
+	                              * who calls them later counts other ranks */
 	uint64_t verdict_attempt;    /* for REPAIR: the attempt that was delivered */
 	const struct collect_repair *repairs;
 	uint32_t repair_count;
 	const uint64_t *redial;      /* links to these members are opened anew even if they look fine */
 	uint32_t redial_count;
+};
+
+/*
+ * One call of a collective by one member. All members make the same calls in the same order, with
+ * equal collective, dtype, reduce_op, algorithm, root, count and, but for all-to-all, counts.
+ *
+ * collective      source                      target                       counts (NULL: `count`)
+ * ALL_REDUCE      count                       count                        -
+ * REDUCE_SCATTER  world blocks                this rank's block            elements of each block
+ * ALL_GATHER      this rank's block           world blocks                 elements of each block
+ * ALL_TO_ALL      world blocks, by receiver   world blocks, by sender      to each; from each
+ * BROADCAST       count, of the root only     count                        -
+ * REDUCE          count                       count, of the root only      -
+ * GATHER          this rank's block           world blocks, root only      elements of each block
+ * SCATTER         world blocks, root only     this rank's block            elements of each block
+ * BARRIER         -                           -                            -
+ *
+ * The source is only read. It may be the target itself where both have the same size (ALL_REDUCE,
+ * BROADCAST, REDUCE; ALL_TO_ALL without counts), or lie in the target at this rank's block
+ * (ALL_GATHER, GATHER), or hold the target as this rank's block (REDUCE_SCATTER, SCATTER); they
+ * may not overlap otherwise.
+ *
+ * With blocks a call is *shaped*: it means a world of `world` members. When members are lost in
+ * the middle it fails on all of them (COLLECT_E_MEMBERS), instead of running again with blocks that
+ * belong to nobody. ALL_GATHER and GATHER without counts are not: they run again, and give as many
+ * blocks as there are participants.
+ */
+struct collect_call {
+	int collective;              /* enum collect_collective */
+	int dtype;                   /* enum collect_dtype */
+	int reduce_op;               /* enum collect_reduce_op; SUM where nothing is reduced */
+	int algorithm;               /* enum collect_algorithm; AUTO: the recipe's */
+	uint64_t root;               /* incarnation; 0 where there is none */
+	uint32_t world;              /* members that the caller means; 0: any, of unshaped calls only */
+	const void *source;
+	void *target;
+	uint64_t count;              /* elements, of a block where there are blocks */
+	const uint64_t *counts;      /* `world` entries, copied; ALL_TO_ALL: to each */
+	const uint64_t *target_counts; /* ALL_TO_ALL with counts: from each; else NULL */
+	double factor;               /* of PREMUL_SUM */
+	uint64_t deadline_ns;        /* CLOCK_MONOTONIC; an event LATE is queued then. 0: none. Of a
+	                              * prepared op: nanoseconds from each start instead */
 };
 
 struct collect_op_info {
@@ -177,13 +287,14 @@ struct collect_op_info {
 	uint64_t completed_ns;
 	uint32_t attempts;           /* how often it was started */
 	uint32_t participants;       /* members of `attempt` */
+	int algorithm;               /* that ran last */
+	int is_shared;               /* over shared memory */
 };
 
 struct collect_step {
 	int opcode;                  /* see collect_opcode_name */
-	int is_final;                /* the target range is the result after this step */
+	int is_final;                /* the slice is the result after this step */
 	int is_scaled;               /* an average is divided by the participants in this step */
-	uint32_t slice;
 	uint32_t peer;               /* rank it receives from, else sends to; or 0xffffffff */
 	uint32_t next;               /* rank that a *_send forwards to, or 0xffffffff */
 	uint32_t peer_lane;          /* of a send: where the receiver expects it */
@@ -197,6 +308,9 @@ struct collect_link_info {
 	uint64_t sent_bytes;
 	uint64_t received_bytes;
 	uint64_t silent_ns;          /* since anything was heard */
+	uint64_t rtt_min_ns;         /* least round trip of its streams; 0: unknown */
+	uint64_t delivery_bytes_per_s; /* sum of its streams' latest delivery rates; 0: unknown */
+	uint64_t retransmitted_bytes;
 };
 
 /* ---- library ------------------------------------------------------------------------------- */
@@ -217,6 +331,12 @@ COLLECT_API int collect_kernel_reduce(void *target, const void *a, const void *b
 
 /* Bytes and blocks that the core holds from the heap, for leak checks. */
 COLLECT_API size_t collect_heap_blocks(void);
+
+/* Memory that members on the same host may read and write directly: a collective of such arrays
+ * copies nothing. 4096-byte aligned, zeroed, touched. NULL: none left (errno tells). Free it when
+ * no operation uses it. */
+COLLECT_API void *collect_shared_alloc(size_t bytes);
+COLLECT_API void collect_shared_free(void *memory);
 
 /* ---- engine -------------------------------------------------------------------------------- */
 
@@ -284,18 +404,27 @@ COLLECT_API uint32_t collect_comm_links(collect_comm *comm, struct collect_link_
 COLLECT_API void collect_comm_kill_at(collect_comm *comm, uint64_t op, uint32_t frame);
 
 /*
- * Starts an all-reduce of `count` elements over all members.
+ * Starts an operation; never blocks. The memory is borrowed until the op completes; `call` itself
+ * only during the call. op_out receives an op that the caller releases with collect_op_release.
  *
- * source  borrowed until the op completes; never written unless it equals target
- * target  borrowed until the op completes; may equal source, may not otherwise overlap it
- * deadline_ns  CLOCK_MONOTONIC; an event LATE is queued when it passes. 0: none
- * op_out  receives an op that the caller releases with collect_op_release
- *
- * Every member starts the same operations in the same order. count 0 is a barrier. Never blocks.
+ * COLLECT_E_INVALID, COLLECT_E_UNAVAILABLE (no such reduction of this dtype), COLLECT_E_MEMORY,
+ * COLLECT_E_FULL.
  */
-COLLECT_API int collect_comm_all_reduce(collect_comm *comm, const void *source, void *target,
-                                        size_t count, int dtype, int reduce_op,
-                                        uint64_t deadline_ns, collect_op **op_out);
+COLLECT_API int collect_comm_start(collect_comm *comm, const struct collect_call *call,
+                                   collect_op **op_out);
+
+/*
+ * The same call over and over: checked and laid out once. The memory stays the same; `source` is
+ * read at each start. An op of this kind completes and can be started again, any number of times;
+ * it is COLLECT_OK, with no meaning, before the first start.
+ */
+COLLECT_API int collect_op_prepare(collect_comm *comm, const struct collect_call *call,
+                                   collect_op **op_out);
+/* Starts a prepared op; deadline_ns as in struct collect_call, 0: as prepared. COLLECT_E_BUSY: it has
+ * not completed. Otherwise as collect_comm_start. */
+COLLECT_API int collect_op_start(collect_op *op, uint64_t deadline_ns);
+/* Starts and waits in one call, for at most timeout_ns: the shortest way. As collect_op_wait. */
+COLLECT_API int collect_op_run(collect_op *op, uint64_t timeout_ns);
 
 /* ---- op ------------------------------------------------------------------------------------ */
 
@@ -312,12 +441,24 @@ COLLECT_API void collect_op_release(collect_op **op);
 
 /* ---- plans --------------------------------------------------------------------------------- */
 
-/* The plan of `rank` in an all-reduce over `world` ranks. */
-COLLECT_API int collect_plan_create(int algorithm, uint32_t world, uint32_t rank,
+/* Which algorithm the recipe gives a call of `bytes` (of the whole payload: all blocks together)
+ * over `world` ranks. explanation_out (capacity bytes; may be NULL) receives a line for each
+ * candidate with its predicted time. Integers only: the same answer everywhere. */
+COLLECT_API int collect_choose(const struct collect_recipe *recipe, int collective, uint32_t world,
+                               uint64_t bytes, char *explanation_out, size_t capacity);
+
+/* Whether `algorithm` can do `collective`. */
+COLLECT_API int collect_algorithm_has(int algorithm, int collective);
+
+/* The plan of `rank` in a collective over `world` ranks. recipe->algorithm says which; not AUTO.
+ * root: a rank, of rooted collectives. */
+COLLECT_API int collect_plan_create(const struct collect_recipe *recipe, int collective,
+                                    uint32_t world, uint32_t root, uint32_t rank,
                                     collect_plan **plan_out);
 COLLECT_API void collect_plan_destroy(collect_plan **plan);
 COLLECT_API uint32_t collect_plan_lane_count(const collect_plan *plan);
 COLLECT_API uint32_t collect_plan_slice_count(const collect_plan *plan);
+COLLECT_API uint32_t collect_plan_lane_slice(const collect_plan *plan, uint32_t lane);
 COLLECT_API uint32_t collect_plan_step_count(const collect_plan *plan, uint32_t lane);
 COLLECT_API int collect_plan_step(const collect_plan *plan, uint32_t lane, uint32_t index,
                                   struct collect_step *step_out);
@@ -332,7 +473,8 @@ COLLECT_API size_t collect_plan_print(const collect_plan *plan, char *text_out, 
 /* Proves the plans of a whole world: sends matched with receives, every contribution once, one
  * owner per slice, no read before it is ready, no deadlock under `credit` frames per link. On
  * failure reason_out (capacity bytes) says which rank, lane and step breaks what. */
-COLLECT_API int collect_plan_check(int algorithm, uint32_t world, uint32_t credit,
+COLLECT_API int collect_plan_check(const struct collect_recipe *recipe, int collective,
+                                   uint32_t world, uint32_t root, uint32_t credit,
                                    char *reason_out, size_t capacity);
 
 /* cffi: end */

@@ -3,6 +3,7 @@
  *
  * There is one table per instruction set, filled once: each begins as the scalar one and is
  * overwritten by every set up to its own, so that a variant may leave out what it cannot do better.
+ * The sets of one architecture are numbered from narrow to wide; a build has those of one.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -10,7 +11,7 @@
 #include "base/assert.h"
 #include "kernels/kernels.h"
 
-#define ISA_COUNT (COLLECT_ISA_AVX512 + 1)
+#define ISA_COUNT (COLLECT_ISA_NEON + 1)
 
 static pthread_once_t tables_once = PTHREAD_ONCE_INIT;
 static struct col_kernels tables[ISA_COUNT];
@@ -27,12 +28,16 @@ static bool isa_is_available(int isa)
 		return true;
 #ifdef COL_HAVE_AVX2
 	case COLLECT_ISA_AVX2:
-		return __builtin_cpu_supports("avx2");
+		return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
 #endif
 #ifdef COL_HAVE_AVX512
 	case COLLECT_ISA_AVX512:
 		return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
 		       && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+#endif
+#ifdef COL_HAVE_NEON
+	case COLLECT_ISA_NEON:
+		return true; /* part of the architecture */
 #endif
 	default:
 		return false;
@@ -50,6 +55,10 @@ static void table_fill(struct col_kernels *table, int isa)
 	if (isa >= COLLECT_ISA_AVX512)
 		col_kernels_fill_avx512(table);
 #endif
+#ifdef COL_HAVE_NEON
+	if (isa >= COLLECT_ISA_NEON)
+		col_kernels_fill_neon(table);
+#endif
 	table->isa = isa;
 }
 
@@ -59,9 +68,11 @@ static void tables_init(void)
 	__builtin_cpu_init();
 	has_crc32c = __builtin_cpu_supports("sse4.2");
 #endif
-	for (int isa = COLLECT_ISA_SCALAR; isa < ISA_COUNT && isa_is_available(isa); isa++) {
-		table_fill(&tables[isa], isa);
-		isa_widest = isa;
+	for (int isa = COLLECT_ISA_SCALAR; isa < ISA_COUNT; isa++) {
+		if (isa_is_available(isa)) {
+			table_fill(&tables[isa], isa);
+			isa_widest = isa;
+		}
 	}
 	atomic_store_explicit(&selected, &tables[isa_widest], memory_order_release);
 }
@@ -88,6 +99,8 @@ int col_kernels_select(int isa)
 		isa = COLLECT_ISA_SCALAR;
 	if (isa > isa_widest)
 		isa = isa_widest;
+	while (!isa_is_available(isa))
+		isa--;
 	atomic_store_explicit(&selected, &tables[isa], memory_order_release);
 	return isa;
 }

@@ -4,12 +4,12 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/size.h"
-
-#define WEIGHT_SUM_MAX ((uint64_t)1 << 32)
+#include "plan/plan_build.h"
 
 /* ---- opcodes ------------------------------------------------------------------------------- */
 
@@ -26,12 +26,16 @@ static const struct {
 } opcodes[COL_OPCODE_COUNT] = {
 	[COL_SEND_IN]          = {"send_in", SENDS | READS_IN},
 	[COL_SEND_OUT]         = {"send_out", SENDS},
+	[COL_SEND_COPY]        = {"send_copy", SENDS},
 	[COL_RECV]             = {"recv", RECEIVES | WRITES_OUT},
 	[COL_RECV_SEND]        = {"recv_send", RECEIVES | SENDS | WRITES_OUT},
 	[COL_RECV_REDUCE]      = {"recv_reduce", RECEIVES | WRITES_OUT},
+	[COL_RECV_REDUCE_OUT]  = {"recv_reduce_out", RECEIVES | WRITES_OUT},
 	[COL_RECV_REDUCE_IN]   = {"recv_reduce_in", RECEIVES | READS_IN | WRITES_OUT},
 	[COL_IN_REDUCE_RECV]   = {"in_reduce_recv", RECEIVES | READS_IN | WRITES_OUT},
 	[COL_RECV_REDUCE_SEND] = {"recv_reduce_send", RECEIVES | SENDS | READS_IN},
+	[COL_IN_REDUCE_SEND]   = {"in_reduce_send", RECEIVES | SENDS | READS_IN},
+	[COL_OUT_REDUCE_SEND]  = {"out_reduce_send", RECEIVES | SENDS},
 	[COL_REDUCE_IN]        = {"reduce_in", READS_IN | WRITES_OUT},
 	[COL_COPY_IN]          = {"copy_in", READS_IN | WRITES_OUT},
 };
@@ -66,40 +70,166 @@ const char *col_opcode_name(int opcode)
 	return opcode >= 0 && opcode < COL_OPCODE_COUNT ? opcodes[opcode].name : "unknown";
 }
 
-/* ---- making -------------------------------------------------------------------------------- */
+/* ---- collectives --------------------------------------------------------------------------- */
 
-int col_plan_build(int algorithm, uint32_t world, uint32_t rank, struct collect_plan **plan_out)
+static const char *const collective_names[COLLECT_COLLECTIVE_COUNT] = {
+	[COLLECT_ALL_REDUCE]     = "all_reduce",
+	[COLLECT_REDUCE_SCATTER] = "reduce_scatter",
+	[COLLECT_ALL_GATHER]     = "all_gather",
+	[COLLECT_ALL_TO_ALL]     = "all_to_all",
+	[COLLECT_BROADCAST]      = "broadcast",
+	[COLLECT_REDUCE]         = "reduce",
+	[COLLECT_GATHER]         = "gather",
+	[COLLECT_SCATTER]        = "scatter",
+	[COLLECT_BARRIER]        = "barrier",
+};
+
+const char *col__collective_name(int collective)
 {
-	switch (algorithm) {
-	case COLLECT_DIRECT: return col_plan_build_direct(world, rank, plan_out);
-	case COLLECT_RING:   return col_plan_build_ring(world, rank, plan_out);
-	case COLLECT_STAR:   return col_plan_build_star(world, rank, plan_out);
-	default:             return COLLECT_E_INVALID;
+	return collective >= 0 && collective < COLLECT_COLLECTIVE_COUNT ? collective_names[collective]
+	                                                                : "unknown";
+}
+
+bool col_collective_has_blocks(int collective)
+{
+	return collective == COLLECT_REDUCE_SCATTER || collective == COLLECT_ALL_GATHER ||
+	       collective == COLLECT_ALL_TO_ALL || collective == COLLECT_GATHER ||
+	       collective == COLLECT_SCATTER;
+}
+
+bool col__collective_reduces(int collective)
+{
+	return collective == COLLECT_ALL_REDUCE || collective == COLLECT_REDUCE ||
+	       collective == COLLECT_REDUCE_SCATTER || collective == COLLECT_BARRIER;
+}
+
+bool col__collective_has_root(int collective)
+{
+	return collective == COLLECT_BROADCAST || collective == COLLECT_REDUCE ||
+	       collective == COLLECT_GATHER || collective == COLLECT_SCATTER;
+}
+
+bool col_plan_contributes(const struct collect_plan *plan, uint32_t slice, uint32_t rank)
+{
+	switch (plan->collective) {
+	case COLLECT_BROADCAST:
+	case COLLECT_SCATTER:    return rank == plan->root;
+	case COLLECT_ALL_GATHER:
+	case COLLECT_GATHER:     return rank == slice / plan->parts;
+	case COLLECT_ALL_TO_ALL: return rank == slice / plan->world;
+	default:                 return true;
 	}
 }
 
-int col_plan_create(int algorithm, uint32_t world, uint32_t rank, uint32_t slice_count,
-                    uint32_t lane_capacity, uint32_t step_capacity, struct collect_plan **plan_out)
+bool col_plan_needs(const struct collect_plan *plan, uint32_t slice, uint32_t rank)
 {
-	if (world == 0 || world > COLLECT_RANKS_MAX || rank >= world || slice_count == 0)
-		return COLLECT_E_INVALID;
+	switch (plan->collective) {
+	case COLLECT_REDUCE:
+	case COLLECT_GATHER:         return rank == plan->root;
+	case COLLECT_REDUCE_SCATTER:
+	case COLLECT_SCATTER:        return rank == slice / plan->parts;
+	case COLLECT_ALL_TO_ALL:     return rank == slice % plan->world;
+	default:                     return true;
+	}
+}
 
+/* ---- making -------------------------------------------------------------------------------- */
+
+static const struct {
+	const char *name;
+	col_builder *build;
+	unsigned collectives; /* a bit for each */
+} algorithms[COLLECT_ALGORITHM_COUNT] = {
+	[COLLECT_DIRECT]   = {"direct", col__build_direct, (1u << COLLECT_COLLECTIVE_COUNT) - 1},
+	[COLLECT_RING]     = {"ring", col__build_ring,
+	                      1u << COLLECT_ALL_REDUCE | 1u << COLLECT_REDUCE_SCATTER |
+	                      1u << COLLECT_ALL_GATHER | 1u << COLLECT_REDUCE |
+	                      1u << COLLECT_BROADCAST},
+	[COLLECT_STAR]     = {"star", col__build_star,
+	                      1u << COLLECT_ALL_REDUCE | 1u << COLLECT_REDUCE |
+	                      1u << COLLECT_BROADCAST | 1u << COLLECT_GATHER | 1u << COLLECT_SCATTER},
+	[COLLECT_EXCHANGE] = {"exchange", col__build_exchange,
+	                      1u << COLLECT_ALL_REDUCE | 1u << COLLECT_BARRIER},
+	[COLLECT_TREE]     = {"tree", col__build_tree,
+	                      1u << COLLECT_ALL_REDUCE | 1u << COLLECT_REDUCE |
+	                      1u << COLLECT_BROADCAST | 1u << COLLECT_BARRIER},
+	[COLLECT_CIRCULANT] = {"circulant", col__build_circulant,
+	                       1u << COLLECT_ALL_REDUCE | 1u << COLLECT_REDUCE_SCATTER |
+	                       1u << COLLECT_ALL_GATHER | 1u << COLLECT_BARRIER},
+	[COLLECT_RECURSIVE_DOUBLING] = {"recursive_doubling", col__build_doubling,
+	                                1u << COLLECT_ALL_REDUCE | 1u << COLLECT_BARRIER},
+	[COLLECT_HIERARCHICAL] = {"hierarchical", col__build_hierarchical,
+	                          1u << COLLECT_ALL_REDUCE | 1u << COLLECT_REDUCE_SCATTER |
+	                          1u << COLLECT_ALL_GATHER | 1u << COLLECT_ALL_TO_ALL |
+	                          1u << COLLECT_BROADCAST | 1u << COLLECT_REDUCE |
+	                          1u << COLLECT_BARRIER},
+	[COLLECT_PAIRWISE] = {"pairwise", col__build_pairwise, 1u << COLLECT_ALL_TO_ALL},
+	[COLLECT_BRUCK]    = {"bruck", col__build_bruck, 1u << COLLECT_ALL_TO_ALL},
+};
+
+bool col__algorithm_has(int algorithm, int collective)
+{
+	return algorithm >= 0 && algorithm < COLLECT_ALGORITHM_COUNT && collective >= 0 &&
+	       collective < COLLECT_COLLECTIVE_COUNT && algorithms[algorithm].build != NULL &&
+	       (algorithms[algorithm].collectives >> collective & 1) != 0;
+}
+
+const char *col__algorithm_name(int algorithm)
+{
+	return algorithm >= 0 && algorithm < COLLECT_ALGORITHM_COUNT ? algorithms[algorithm].name
+	                                                              : "unknown";
+}
+
+/* One rank, one slice: what it contributes is the result. */
+static int build_alone(const struct col_request *request, struct collect_plan **plan_out)
+{
+	struct collect_plan *plan;
+	int status = col__plan_create(request, request->recipe->algorithm, 1, 1, &plan);
+	if (status < 0)
+		return status;
+	status = col__plan_reserve(plan, 1);
+	if (status < 0) {
+		col_plan_destroy(&plan);
+		return status;
+	}
+	col__plan_lane_begin(plan, 0);
+	unsigned flags = COL_STEP_FINAL;
+	if (col__collective_reduces(request->collective))
+		flags |= COL_STEP_SCALE;
+	col__plan_step_add(plan, col__step_take(COL_COPY_IN, COL_RANK_NONE, flags));
+	plan->is_rank_ordered = true;
+	*plan_out = plan;
+	return 0;
+}
+
+int col_plan_build(const struct collect_recipe *recipe, int collective, uint32_t world,
+                   uint32_t root, uint32_t rank, struct collect_plan **plan_out)
+{
+	if (world == 0 || world > COLLECT_RANKS_MAX || rank >= world ||
+	    !col__algorithm_has(recipe->algorithm, collective))
+		return COLLECT_E_INVALID;
+	if (col__collective_has_root(collective) ? root >= world : root != COL_RANK_NONE)
+		return COLLECT_E_INVALID;
+	struct col_request request = {recipe, collective, world, root, rank};
+	if (world == 1)
+		return build_alone(&request, plan_out);
+	return algorithms[recipe->algorithm].build(&request, plan_out);
+}
+
+int col__plan_create(const struct col_request *request, int algorithm, uint32_t slice_count,
+                     uint32_t parts, struct collect_plan **plan_out)
+{
 	struct collect_plan *plan = col_alloc_zeroed(1, sizeof(*plan));
 	if (plan == NULL)
 		return COLLECT_E_MEMORY;
+	plan->collective = request->collective;
 	plan->algorithm = algorithm;
-	plan->world = world;
-	plan->rank = rank;
+	plan->world = request->world;
+	plan->rank = request->rank;
+	plan->root = request->root;
 	plan->slice_count = slice_count;
+	plan->parts = parts;
 	plan->weight_sum = slice_count;
-	plan->lane_capacity = lane_capacity;
-	plan->step_capacity = step_capacity;
-	plan->lanes = col_alloc_zeroed(lane_capacity, sizeof(*plan->lanes));
-	plan->steps = col_alloc_zeroed(step_capacity, sizeof(*plan->steps));
-	if (plan->lanes == NULL || plan->steps == NULL) {
-		col_plan_destroy(&plan);
-		return COLLECT_E_MEMORY;
-	}
 	*plan_out = plan;
 	return 0;
 }
@@ -115,42 +245,55 @@ void col_plan_destroy(struct collect_plan **plan)
 	*plan = NULL;
 }
 
-void col_plan_lane_begin(struct collect_plan *plan)
+/* `array` of `count` elements becomes one of `capacity`; NULL: as it was. */
+static void *grown(void *array, size_t count, size_t capacity, size_t element_bytes)
 {
-	COL_ASSERT(plan->lane_count < plan->lane_capacity);
-	plan->lanes[plan->lane_count++] = (struct col_lane){.step_begin = plan->step_count};
+	void *larger = col_alloc_zeroed(capacity, element_bytes);
+	if (larger == NULL)
+		return NULL;
+	if (count > 0)
+		memcpy(larger, array, count * element_bytes);
+	col_free(array);
+	return larger;
 }
 
-void col_plan_step_add(struct collect_plan *plan, struct col_step step)
+int col__plan_reserve(struct collect_plan *plan, uint32_t step_count)
+{
+	if (plan->lane_count == plan->lane_capacity) {
+		uint32_t capacity = plan->lane_capacity == 0 ? 8 : plan->lane_capacity * 2;
+		void *lanes = grown(plan->lanes, plan->lane_count, capacity, sizeof(*plan->lanes));
+		if (lanes == NULL)
+			return COLLECT_E_MEMORY;
+		plan->lanes = lanes;
+		plan->lane_capacity = capacity;
+	}
+	if (plan->step_count + step_count > plan->step_capacity) {
+		uint32_t capacity = plan->step_capacity * 2 + step_count + 8;
+		void *steps = grown(plan->steps, plan->step_count, capacity, sizeof(*plan->steps));
+		if (steps == NULL)
+			return COLLECT_E_MEMORY;
+		plan->steps = steps;
+		plan->step_capacity = capacity;
+	}
+	return 0;
+}
+
+void col__plan_lane_begin(struct collect_plan *plan, uint32_t slice)
+{
+	COL_ASSERT(plan->lane_count < plan->lane_capacity && plan->lane_count <= UINT16_MAX);
+	COL_ASSERT(slice < plan->slice_count);
+	plan->lanes[plan->lane_count++] = (struct col_lane){
+		.step_begin = plan->step_count,
+		.slice = slice,
+	};
+}
+
+void col__plan_step_add(struct collect_plan *plan, struct col_step step)
 {
 	COL_ASSERT(plan->lane_count > 0);
 	COL_ASSERT(plan->step_count < plan->step_capacity);
-	COL_ASSERT(step.slice < plan->slice_count);
-
-	struct col_lane *lane = &plan->lanes[plan->lane_count - 1];
-	if (lane->step_count == 0 || step.slice < lane->slice_first)
-		lane->slice_first = step.slice;
-	if (lane->step_count == 0 || step.slice > lane->slice_last)
-		lane->slice_last = step.slice;
-	lane->step_count++;
+	plan->lanes[plan->lane_count - 1].step_count++;
 	plan->steps[plan->step_count++] = step;
-}
-
-int col_plan_build_alone(int algorithm, struct collect_plan **plan_out)
-{
-	struct collect_plan *plan;
-	int status = col_plan_create(algorithm, 1, 0, 1, 1, 1, &plan);
-	if (status < 0)
-		return status;
-	col_plan_lane_begin(plan);
-	col_plan_step_add(plan, (struct col_step){
-		.opcode = COL_COPY_IN,
-		.flags = COL_STEP_FINAL | COL_STEP_SCALE,
-		.peer = COL_RANK_NONE,
-		.next = COL_RANK_NONE,
-	});
-	*plan_out = plan;
-	return 0;
 }
 
 /* ---- slices -------------------------------------------------------------------------------- */
@@ -172,21 +315,21 @@ static uint64_t weight_before(const struct collect_plan *plan, uint32_t slice)
 }
 
 /*
- * The byte at which the slices of the first `weight` of weight_sum end.
+ * The byte at which the first `weight` of `sum` of the payload end.
  *
- * With n quanta the bound is floor(n * weight / weight_sum) quanta. The product may need 90 bits;
- * with n = a * weight_sum + b it is a * weight + b * weight / weight_sum, exactly, and fits.
- * Equal bounds follow from equal weights, so slices are contiguous whatever the rounding.
+ * With n quanta the bound is floor(n * weight / sum) quanta. The product may need 90 bits; with
+ * n = a * sum + b it is a * weight + b * weight / sum, exactly, and fits. Equal bounds follow from
+ * equal weights, so slices are contiguous whatever the rounding.
  */
-static uint64_t bound(const struct collect_plan *plan, uint64_t weight, uint64_t bytes)
+static uint64_t share(uint64_t sum, uint64_t weight, uint64_t bytes)
 {
 	COL_ASSERT(bytes <= COL_PLAN_BYTES_MAX);
-	COL_ASSERT(plan->weight_sum > 0 && plan->weight_sum <= WEIGHT_SUM_MAX);
-	COL_ASSERT(weight <= plan->weight_sum);
+	COL_ASSERT(sum > 0 && sum <= COL_WEIGHT_SUM_MAX);
+	COL_ASSERT(weight <= sum);
 
 	uint64_t quanta = col_div_ceil(bytes, COL_SLICE_QUANTUM);
-	uint64_t whole = quanta / plan->weight_sum * weight;
-	uint64_t rest = quanta % plan->weight_sum * weight / plan->weight_sum;
+	uint64_t whole = quanta / sum * weight;
+	uint64_t rest = quanta % sum * weight / sum;
 	return col_min_u64((whole + rest) * COL_SLICE_QUANTUM, bytes);
 }
 
@@ -195,31 +338,18 @@ struct col_span col_plan_slice(const struct collect_plan *plan, uint32_t slice, 
 	COL_ASSERT(slice < plan->slice_count);
 	uint64_t before = weight_before(plan, slice);
 	return (struct col_span){
-		.begin = bound(plan, before, bytes),
-		.end = bound(plan, before + slice_weight(plan, slice), bytes),
+		.begin = share(plan->weight_sum, before, bytes),
+		.end = share(plan->weight_sum, before + slice_weight(plan, slice), bytes),
 	};
 }
 
-uint64_t col_plan_iterations(const struct collect_plan *plan, uint32_t lane, uint64_t bytes,
-                             uint32_t chunk_bytes)
+struct col_span col_plan_part(const struct collect_plan *plan, uint32_t part, uint64_t bytes)
 {
-	COL_ASSERT(lane < plan->lane_count);
-	COL_ASSERT(chunk_bytes > 0);
-	const struct col_lane *it = &plan->lanes[lane];
-	if (it->step_count == 0)
-		return 0;
-
-	uint64_t longest = 0;
-	uint64_t weight = weight_before(plan, it->slice_first);
-	uint64_t begin = bound(plan, weight, bytes);
-	for (uint32_t slice = it->slice_first; slice <= it->slice_last; slice++) {
-		weight += slice_weight(plan, slice);
-		uint64_t end = bound(plan, weight, bytes);
-		if (end - begin > longest)
-			longest = end - begin;
-		begin = end;
-	}
-	return col_div_ceil(longest, chunk_bytes);
+	COL_ASSERT(part < plan->parts);
+	return (struct col_span){
+		.begin = share(plan->parts, part, bytes),
+		.end = share(plan->parts, part + 1, bytes),
+	};
 }
 
 /* ---- printing ------------------------------------------------------------------------------ */
@@ -242,20 +372,9 @@ static void text_add(struct text *text, const char *format, ...)
 	text->length += (size_t)added;
 }
 
-static const char *algorithm_name(int algorithm)
-{
-	switch (algorithm) {
-	case COLLECT_DIRECT: return "direct";
-	case COLLECT_RING:   return "ring";
-	case COLLECT_STAR:   return "star";
-	default:             return "custom";
-	}
-}
-
 static void step_print(const struct col_step *step, uint32_t index, struct text *text)
 {
-	text_add(text, "%6" PRIu32 "  %-16s  slice %-4" PRIu32, index, col_opcode_name(step->opcode),
-	         step->slice);
+	text_add(text, "%6" PRIu32 "  %-16s", index, col_opcode_name(step->opcode));
 	uint32_t target = step->peer;
 	if (col_opcode_receives(step->opcode)) {
 		text_add(text, "  <- rank %" PRIu32, step->peer);
@@ -271,12 +390,15 @@ static void step_print(const struct col_step *step, uint32_t index, struct text 
 size_t col_plan_print(const struct collect_plan *plan, char *text_out, size_t capacity)
 {
 	struct text text = {.target = text_out, .capacity = capacity};
-	text_add(&text, "%s, rank %" PRIu32 " of %" PRIu32 ": lanes %" PRIu32 ", slices %" PRIu32
-	         ", steps %" PRIu32 "\n", algorithm_name(plan->algorithm), plan->rank, plan->world,
+	text_add(&text, "%s %s, rank %" PRIu32 " of %" PRIu32, col__algorithm_name(plan->algorithm),
+	         col__collective_name(plan->collective), plan->rank, plan->world);
+	if (plan->root != COL_RANK_NONE)
+		text_add(&text, ", root %" PRIu32, plan->root);
+	text_add(&text, ": lanes %" PRIu32 ", slices %" PRIu32 ", steps %" PRIu32 "\n",
 	         plan->lane_count, plan->slice_count, plan->step_count);
 	for (uint32_t i = 0; i < plan->lane_count; i++) {
 		const struct col_lane *lane = &plan->lanes[i];
-		text_add(&text, "lane %" PRIu32 "\n", i);
+		text_add(&text, "lane %" PRIu32 "  slice %" PRIu32 "\n", i, lane->slice);
 		for (uint32_t step = 0; step < lane->step_count; step++)
 			step_print(&plan->steps[lane->step_begin + step], step, &text);
 	}

@@ -1,15 +1,28 @@
 /* The public functions on plans. Their arguments come from outside, so they are checked here. */
+#include <stdarg.h>
 #include <stdio.h>
 
 #include "base/alloc.h"
-#include "plan/plan.h"
+#include "plan/plan_build.h"
 #include "plan/plan_check.h"
 
-int collect_plan_create(int algorithm, uint32_t world, uint32_t rank, collect_plan **plan_out)
+int collect_algorithm_has(int algorithm, int collective)
 {
-	if (plan_out == NULL)
+	return col__algorithm_has(algorithm, collective);
+}
+
+/* `root` as builders want it: ignored where the collective has none. */
+static uint32_t root_of(int collective, uint32_t root)
+{
+	return col__collective_has_root(collective) ? root : COL_RANK_NONE;
+}
+
+int collect_plan_create(const struct collect_recipe *recipe, int collective, uint32_t world,
+                        uint32_t root, uint32_t rank, collect_plan **plan_out)
+{
+	if (plan_out == NULL || recipe == NULL)
 		return COLLECT_E_INVALID;
-	return col_plan_build(algorithm, world, rank, plan_out);
+	return col_plan_build(recipe, collective, world, root_of(collective, root), rank, plan_out);
 }
 
 void collect_plan_destroy(collect_plan **plan)
@@ -28,6 +41,11 @@ uint32_t collect_plan_slice_count(const collect_plan *plan)
 	return plan->slice_count;
 }
 
+uint32_t collect_plan_lane_slice(const collect_plan *plan, uint32_t lane)
+{
+	return lane < plan->lane_count ? plan->lanes[lane].slice : COL_RANK_NONE;
+}
+
 uint32_t collect_plan_step_count(const collect_plan *plan, uint32_t lane)
 {
 	return lane < plan->lane_count ? plan->lanes[lane].step_count : 0;
@@ -44,7 +62,6 @@ int collect_plan_step(const collect_plan *plan, uint32_t lane, uint32_t index,
 		.opcode = step->opcode,
 		.is_final = (step->flags & COL_STEP_FINAL) != 0,
 		.is_scaled = (step->flags & COL_STEP_SCALE) != 0,
-		.slice = step->slice,
 		.peer = step->peer,
 		.next = step->next,
 		.peer_lane = step->peer_lane,
@@ -60,7 +77,9 @@ int collect_plan_slice(const collect_plan *plan, uint32_t slice, uint64_t bytes,
 	    end_out == NULL)
 		return COLLECT_E_INVALID;
 
-	struct col_span span = col_plan_slice(plan, slice, bytes);
+	struct col_span span = col_collective_has_blocks(plan->collective)
+		? col_plan_part(plan, slice % plan->parts, bytes)
+		: col_plan_slice(plan, slice, bytes);
 	*begin_out = span.begin;
 	*end_out = span.end;
 	return 0;
@@ -71,28 +90,52 @@ size_t collect_plan_print(const collect_plan *plan, char *text_out, size_t capac
 	return col_plan_print(plan, text_out, text_out == NULL ? 0 : capacity);
 }
 
-int collect_plan_check(int algorithm, uint32_t world, uint32_t credit, char *reason_out,
-                       size_t capacity)
+__attribute__((format(printf, 3, 4)))
+static int check_refuse(char *reason_out, size_t capacity, const char *format, ...)
 {
-	if (world == 0 || world > COLLECT_RANKS_MAX || algorithm < 0 ||
-	    algorithm >= COLLECT_ALGORITHM_COUNT) {
-		if (reason_out != NULL && capacity > 0)
-			(void)snprintf(reason_out, capacity, "there is no plan %d for %u ranks", algorithm,
-			               (unsigned)world);
-		return COLLECT_E_INVALID;
-	}
+	va_list arguments;
+	va_start(arguments, format);
+	if (reason_out != NULL)
+		(void)vsnprintf(reason_out, capacity, format, arguments);
+	va_end(arguments);
+	return COLLECT_E_INVALID;
+}
 
+static int plans_check(const struct collect_recipe *recipe, int collective, uint32_t world,
+                       uint32_t root, uint32_t credit, char *reason_out, size_t capacity)
+{
 	struct collect_plan **plans = col_alloc_zeroed(world, sizeof(struct collect_plan *));
 	if (plans == NULL)
 		return COLLECT_E_MEMORY;
 	int status = 0;
 	for (uint32_t rank = 0; rank < world && status == 0; rank++)
-		status = col_plan_build(algorithm, world, rank, &plans[rank]);
+		status = col_plan_build(recipe, collective, world, root, rank, &plans[rank]);
+	if (status == COLLECT_E_INVALID)
+		(void)check_refuse(reason_out, capacity, "the recipe does not fit %s %s of %u ranks",
+		                   col__algorithm_name(recipe->algorithm),
+		                   col__collective_name(collective), (unsigned)world);
 	if (status == 0)
 		status = col_plan_check(plans, world, credit, reason_out, capacity);
-
 	for (uint32_t rank = 0; rank < world; rank++)
 		col_plan_destroy(&plans[rank]);
 	col_free(plans);
 	return status;
+}
+
+int collect_plan_check(const struct collect_recipe *recipe, int collective, uint32_t world,
+                       uint32_t root, uint32_t credit, char *reason_out, size_t capacity)
+{
+	if (recipe == NULL)
+		return check_refuse(reason_out, capacity, "there is no recipe");
+	if (!col__algorithm_has(recipe->algorithm, collective))
+		return check_refuse(reason_out, capacity, "there is no plan %d for collective %d",
+		                    recipe->algorithm, collective);
+	if (world == 0 || world > COLLECT_RANKS_MAX)
+		return check_refuse(reason_out, capacity, "a world of %u ranks is not in 1 to %u",
+		                    (unsigned)world, COLLECT_RANKS_MAX);
+	root = root_of(collective, root);
+	if (root != COL_RANK_NONE && root >= world)
+		return check_refuse(reason_out, capacity, "root %u is no rank of %u", (unsigned)root,
+		                    (unsigned)world);
+	return plans_check(recipe, collective, world, root, credit, reason_out, capacity);
 }

@@ -1,5 +1,6 @@
 /*
- * Proves the plans of a whole world by running them on sets of ranks instead of numbers.
+ * Proves the plans of a whole world: slice by slice, by running them on expressions in place of
+ * numbers.
  *
  * What a step computes does not depend on timing: every frame has one place where it belongs, a
  * lane is sequential, and a slice of OUT belongs to one lane. So one run in any order shows what is
@@ -12,17 +13,16 @@
 
 #include "plan/plan.h"
 
-/* Iterations of a lane that are under way at once, as in the executor. */
-#define COL_PLAN_CHECK_WINDOW 8u
-
 /*
- * plans[r] is rank r's. Proves: every send meets exactly one receive and the other way round; the
- * result of every slice holds every rank's contribution exactly once, on all ranks, and was
- * completed and scaled by exactly one owner; OUT is read only after it was written, sent only when
- * it is final, and not changed from then on; one lane per rank touches a slice of OUT. And that
- * nothing deadlocks, in the orders tried, when at most `credit` (at least 1) frames per link are
- * unconsumed: a data frame takes a credit when it is sent, frames of a link go in the order in
- * which lanes asked, and the receiver's step gives the credit back when it takes the frame.
+ * plans[r] is rank r's. Proves: every send meets exactly one receive and the other way round; every
+ * needer of every slice ends with every contribution in it exactly once, final, and scaled once if
+ * it is a sum; where several ranks complete a slice they evaluate the same expression, which is the
+ * fold in rank order where the plan says so; IN is read by contributors only; OUT is read after it
+ * was written, and left alone when it is final or a frame points into it; one lane per rank works
+ * on a slice. And that nothing deadlocks, in the orders tried, when at most `credit` (at least 1)
+ * frames per link are unconsumed: a data frame takes a credit when it is sent, frames of a link go
+ * in the order in which lanes asked, and the receiver's step gives the credit back when it takes
+ * the frame.
  *
  * 0; COLLECT_E_INVALID with the rank, lane and step in reason_out; COLLECT_E_MEMORY.
  */

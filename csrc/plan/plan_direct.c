@@ -1,109 +1,283 @@
 /*
- * Direct exchange.
- *
- * The payload has one slice per rank, and rank j owns slice j. Everybody sends each slice of its
- * input straight to that slice's owner. The owner adds what arrives in rank order, its own part at
- * its own place, scales once, and sends the result straight back to everybody.
+ * Direct exchange: every slice has an owner, and everything goes straight to it or from it.
  *
  *     rank 0   IN[1] ──┐
  *     rank 1   IN[1] ──┼──► owner 1: ((IN0 op IN1) op IN2), scale ──┬──► OUT[1] of rank 0
  *     rank 2   IN[1] ──┘                                           └──► OUT[1] of rank 2
  *
- * Lane j on every rank is slice j: one exchange with one owner. A frame that is early waits for its
- * turn, so the bits of the result depend neither on arrival nor on chunks.
+ * The owner adds in rank order, its own part at its own place, so the bits of the result depend
+ * neither on arrival nor on chunks. The lanes of a rank begin with the slice that it owns and go on
+ * with those of the ranks behind it, so that ranks do not all begin with the same receiver.
  *
- * Cost for p ranks and S bytes: 2 dependent hops; each rank sends (and receives) its p-1 foreign
- * slices and p-1 copies of its own, 2(p-1)/p S; every rank is linked to every other.
- * The volume is that of a ring and the least possible; the hops do not grow with p. An owner sends
- * results to the rank behind it first, so that owners do not all begin with the same receiver.
+ *     all_reduce       everybody to the owner, the owner to everybody     2 hops
+ *     reduce           everybody to the owner, the owner to the root      2
+ *     broadcast        the root to the owner, the owner to everybody      2
+ *     reduce_scatter   everybody to the owner                             1
+ *     all_gather       the owner to everybody                             1
+ *     gather, scatter, all_to_all   straight                              1
+ *
+ * The root of a reduce or broadcast owns no slice: it has to take or send the whole payload once
+ * anyway. With two ranks it owns the only one, and one hop is enough.
+ *
+ * Cost for p ranks and S bytes: an all_reduce sends and receives 2(p-1)/p S per rank, which is the
+ * least possible, and the hops do not grow with p; every rank is linked to every other. Owner
+ * weights move load from slow ranks to fast ones: with a share f a rank sends (1 + f (p-2)) S.
  *
  * Source: reduce-scatter by direct exchange followed by an all-gather, as in Rabenseifner 2004,
  * "Optimization of collective reduction operations", with all pairs at once instead of halving.
  */
+#include "base/alloc.h"
 #include "base/assert.h"
-#include "plan/plan.h"
+#include "plan/plan_build.h"
 
-/* Appends a step that sends nothing. */
-static void take(struct collect_plan *plan, enum col_opcode opcode, uint32_t slice, uint32_t peer)
+/* ---- owners -------------------------------------------------------------------------------- */
+
+/* Slices are numbered by owner, from rank 0 on or from the one behind the root. */
+static uint32_t owner_first(const struct collect_plan *plan)
 {
-	col_plan_step_add(plan, (struct col_step){
-		.opcode = (uint16_t)opcode,
+	bool is_root_left_out = plan->root != COL_RANK_NONE && plan->slice_count > 1;
+	return is_root_left_out ? plan->root + 1 : 0;
+}
+
+static uint32_t owner_of(const struct collect_plan *plan, uint32_t slice)
+{
+	if (plan->slice_count == 1)
+		return plan->root == COL_RANK_NONE ? 0 : plan->root;
+	return (owner_first(plan) + slice) % plan->world;
+}
+
+/* The slice of a rank's first lane: its own. The root without one begins with the first. */
+static uint32_t slice_first(const struct col_route *route, uint32_t rank)
+{
+	const struct collect_plan *plan = route->context;
+	if (plan->slice_count == 1)
+		return 0;
+	return (rank + plan->world - owner_first(plan) % plan->world) % plan->world % plan->slice_count;
+}
+
+/* ---- trees of one level -------------------------------------------------------------------- */
+
+static struct col_node star_node(const struct col_route *route, uint32_t rank)
+{
+	const struct collect_plan *plan = route->context;
+	uint32_t owner = route->owner;
+	uint32_t root = route->root;
+	bool is_owner = rank == owner;
+	struct col_node node = {
+		.lane = (route->slice + plan->slice_count - slice_first(route, rank)) % plan->slice_count,
+		.parent = is_owner ? COL_RANK_NONE : owner,
+		.child_index = rank - (rank > owner),
+		.child_count = is_owner ? route->world - 1 : 0,
+		.own_at = is_owner ? owner : 0,
+		.source = COL_RANK_NONE,
+	};
+	switch (route->collective) {
+	case COLLECT_REDUCE_SCATTER:
+		break;
+	case COLLECT_REDUCE:
+		node.target_count = is_owner && owner != root;
+		node.source = rank == root && owner != root ? owner : COL_RANK_NONE;
+		break;
+	case COLLECT_BROADCAST:
+		node.source = rank == root ? COL_RANK_NONE : is_owner ? root : owner;
+		node.target_count = is_owner ? route->world - 1 - (owner != root) : rank == root;
+		break;
+	default:
+		node.source = is_owner ? COL_RANK_NONE : owner;
+		node.target_count = is_owner ? route->world - 1 : 0;
+	}
+	return node;
+}
+
+static uint32_t star_child(const struct col_route *route, uint32_t rank, uint32_t index)
+{
+	COL_ASSERT(rank == route->owner);
+	return index + (index >= rank);
+}
+
+static uint32_t star_target(const struct col_route *route, uint32_t rank, uint32_t index)
+{
+	uint32_t world = route->world;
+	if (rank != route->owner)
+		return route->owner;
+	if (route->collective == COLLECT_REDUCE)
+		return route->root;
+	uint32_t distance = index + 1;
+	if (route->collective == COLLECT_BROADCAST && rank != route->root)
+		distance += distance >= (route->root + world - rank) % world;
+	return (rank + distance) % world;
+}
+
+static const struct col_routing star_routing = {star_node, star_child, star_target};
+
+/* ---- paths of one hop ---------------------------------------------------------------------- */
+
+/* Of the ranks' numbers modulo the world, where lanes begin with the rank's own slice. all_to_all:
+ * the lanes 2k-1 and 2k send to the kth rank behind and receive from the kth before. */
+static uint32_t path_lane(const struct col_route *route, uint32_t rank)
+{
+	uint32_t distance = (route->other + route->world - route->owner) % route->world;
+	switch (route->collective) {
+	case COLLECT_ALL_TO_ALL:
+		return distance == 0 ? 0 : 2 * distance - (rank == route->owner);
+	case COLLECT_GATHER:
+		return rank == route->root ? (route->owner + route->world - rank) % route->world : 0;
+	default:
+		return rank == route->root ? distance : 0;
+	}
+}
+
+static struct col_node path_node(const struct col_route *route, uint32_t rank)
+{
+	bool is_source = rank == route->owner;
+	return (struct col_node){
+		.lane = path_lane(route, rank),
+		.parent = COL_RANK_NONE,
+		.source = is_source ? COL_RANK_NONE : route->owner,
+		.target_count = is_source && route->other != route->owner,
+	};
+}
+
+static uint32_t path_target(const struct col_route *route, uint32_t rank, uint32_t index)
+{
+	(void)rank;
+	(void)index;
+	return route->other;
+}
+
+static const struct col_routing path_routing = {path_node, NULL, path_target};
+
+static int path_add(struct collect_plan *plan, uint32_t slice, uint32_t source, uint32_t target)
+{
+	return col__route_add(plan, &(struct col_route){
+		.routing = &path_routing,
+		.collective = plan->collective,
+		.world = plan->world,
+		.root = plan->root,
 		.slice = slice,
-		.peer = peer,
-		.next = COL_RANK_NONE,
+		.owner = source,
+		.other = target,
 	});
 }
 
-static void send(struct collect_plan *plan, enum col_opcode opcode, uint32_t slice, uint32_t peer,
-                 uint32_t peer_step)
+static int all_to_all_add(struct collect_plan *plan)
 {
-	col_plan_step_add(plan, (struct col_step){
-		.opcode = (uint16_t)opcode,
-		.slice = slice,
-		.peer = peer,
-		.next = COL_RANK_NONE,
-		.peer_lane = (uint16_t)(plan->lane_count - 1),
-		.peer_step = (uint16_t)peer_step,
-	});
-}
-
-/* The sum in rank order. Owners 0 and 1 join their own part to the first frame, which saves them a
- * step: from then on, step q-1 adds rank q's part. For the others step q adds rank q's, their
- * own included. */
-static void owner_reduce(struct collect_plan *plan, uint32_t slice)
-{
-	uint32_t owner = plan->rank;
-	if (owner == 0)
-		take(plan, COL_IN_REDUCE_RECV, slice, 1);
-	else if (owner == 1)
-		take(plan, COL_RECV_REDUCE_IN, slice, 0);
-	else
-		take(plan, COL_RECV, slice, 0);
-
-	for (uint32_t rank = owner < 2 ? 2 : 1; rank < plan->world; rank++) {
-		if (rank == owner)
-			take(plan, COL_REDUCE_IN, slice, COL_RANK_NONE);
-		else
-			take(plan, COL_RECV_REDUCE, slice, rank);
+	uint32_t world = plan->world;
+	uint32_t rank = plan->rank;
+	int status = path_add(plan, rank * world + rank, rank, rank);
+	for (uint32_t distance = 1; distance < world && status == 0; distance++) {
+		uint32_t after = (rank + distance) % world;
+		uint32_t before = (rank + world - distance) % world;
+		status = path_add(plan, rank * world + after, rank, after);
+		if (status == 0)
+			status = path_add(plan, before * world + rank, before, rank);
 	}
-	plan->steps[plan->step_count - 1].flags = COL_STEP_FINAL | COL_STEP_SCALE;
+	return status;
 }
 
-/* Where owner_reduce expects the part of `rank`. */
-static uint32_t owner_step(uint32_t owner, uint32_t rank)
+/* gather and scatter: the root has a lane for everybody, the others one. */
+static int rooted_add(struct collect_plan *plan)
 {
-	return owner < 2 && rank > 0 ? rank - 1 : rank;
-}
-
-void col_plan_exchange_add(struct collect_plan *plan, uint32_t slice, uint32_t owner)
-{
-	COL_ASSERT(plan->world >= 2);
-	col_plan_lane_begin(plan);
-	if (plan->rank != owner) {
-		send(plan, COL_SEND_IN, slice, owner, owner_step(owner, plan->rank));
-		take(plan, COL_RECV, slice, owner);
-		plan->steps[plan->step_count - 1].flags = COL_STEP_FINAL;
-		return;
+	bool is_gather = plan->collective == COLLECT_GATHER;
+	bool is_root = plan->rank == plan->root;
+	int status = 0;
+	for (uint32_t distance = 0; distance < (is_root ? plan->world : 1) && status == 0; distance++) {
+		uint32_t rank = (plan->rank + distance) % plan->world;
+		status = path_add(plan, rank, is_gather ? rank : plan->root, is_gather ? plan->root : rank);
 	}
-	owner_reduce(plan, slice);
-	for (uint32_t distance = 1; distance < plan->world; distance++)
-		send(plan, COL_SEND_OUT, slice, (owner + distance) % plan->world, 1);
+	return status;
 }
 
-int col_plan_build_direct(uint32_t world, uint32_t rank, struct collect_plan **plan_out)
-{
-	if (world == 0 || world > COLLECT_RANKS_MAX || rank >= world)
-		return COLLECT_E_INVALID;
-	if (world == 1)
-		return col_plan_build_alone(COLLECT_DIRECT, plan_out);
+/* ---- building ------------------------------------------------------------------------------ */
 
+static int owners_add(struct collect_plan *plan)
+{
+	struct col_route route = {
+		.routing = &star_routing,
+		.context = plan,
+		.collective = plan->collective,
+		.world = plan->world,
+		.root = plan->root,
+	};
+	int status = 0;
+	for (uint32_t lane = 0; lane < plan->slice_count && status == 0; lane++) {
+		route.slice = (slice_first(&route, plan->rank) + lane) % plan->slice_count;
+		route.owner = owner_of(plan, route.slice);
+		status = col__route_add(plan, &route);
+	}
+	return status;
+}
+
+static int weights_set(struct collect_plan *plan, const uint32_t *weights)
+{
+	plan->weights = col_alloc_zeroed(plan->slice_count, sizeof(*weights));
+	if (plan->weights == NULL)
+		return COLLECT_E_MEMORY;
+	plan->weight_sum = 0;
+	for (uint32_t slice = 0; slice < plan->slice_count; slice++) {
+		plan->weights[slice] = weights[owner_of(plan, slice)];
+		plan->weight_sum += plan->weights[slice];
+	}
+	bool is_right = plan->weight_sum > 0 && plan->weight_sum <= COL_WEIGHT_SUM_MAX;
+	return is_right ? 0 : COLLECT_E_INVALID;
+}
+
+static int slices_add(struct collect_plan *plan, const struct collect_recipe *recipe)
+{
+	int collective = plan->collective;
+	plan->is_rank_ordered = col__collective_reduces(collective);
+	switch (collective) {
+	case COLLECT_ALL_TO_ALL: return all_to_all_add(plan);
+	case COLLECT_GATHER:
+	case COLLECT_SCATTER:    return rooted_add(plan);
+	default:                 break;
+	}
+	int status = 0;
+	bool has_shares = !col_collective_has_blocks(collective) && plan->slice_count > 1;
+	if (has_shares && recipe->weights != NULL)
+		status = weights_set(plan, recipe->weights);
+	return status < 0 ? status : owners_add(plan);
+}
+
+static int build(const struct col_request *request, int algorithm, uint32_t slice_count,
+                 struct collect_plan **plan_out)
+{
 	struct collect_plan *plan;
-	uint32_t step_capacity = 2 * (world - 1) + 2 * world;
-	int status = col_plan_create(COLLECT_DIRECT, world, rank, world, world, step_capacity, &plan);
+	int status = col__plan_create(request, algorithm, slice_count, 1, &plan);
 	if (status < 0)
 		return status;
-	for (uint32_t owner = 0; owner < world; owner++)
-		col_plan_exchange_add(plan, owner, owner);
+	status = slices_add(plan, request->recipe);
+	if (status < 0) {
+		col_plan_destroy(&plan);
+		return status;
+	}
 	*plan_out = plan;
 	return 0;
+}
+
+static uint32_t direct_slices(const struct col_request *request)
+{
+	switch (request->collective) {
+	case COLLECT_ALL_TO_ALL: return request->world * request->world;
+	case COLLECT_BARRIER:    return 1;
+	case COLLECT_REDUCE:
+	case COLLECT_BROADCAST:  return request->world - 1;
+	default:                 return request->world;
+	}
+}
+
+int col__build_direct(const struct col_request *request, struct collect_plan **plan_out)
+{
+	return build(request, COLLECT_DIRECT, direct_slices(request), plan_out);
+}
+
+int col__build_star(const struct col_request *request, struct collect_plan **plan_out)
+{
+	bool has_blocks = col_collective_has_blocks(request->collective);
+	return build(request, COLLECT_STAR, has_blocks ? request->world : 1, plan_out);
+}
+
+int col__build_pairwise(const struct col_request *request, struct collect_plan **plan_out)
+{
+	return build(request, COLLECT_PAIRWISE, direct_slices(request), plan_out);
 }

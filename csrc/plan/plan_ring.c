@@ -1,80 +1,155 @@
 /*
- * Ring.
+ * Ring, in both directions at once: half of every rank's share goes clockwise, half the other way.
  *
- * The payload has one slice per rank, and rank j owns slice j. The sum of slice j starts at rank
- * j+1 with that rank's part, travels once around, each rank adding its own, and is complete at rank
- * j, which scales it. Then the result travels the same way once more.
+ * The clockwise sum of the slice that rank j owns starts at the rank behind j with that rank's
+ * part, travels once around, each rank adding its own, and is complete at j, which scales it. Then
+ * the result travels the same way once more. The other half does the same in the other direction.
  *
  *     reduce   j+1 ──► j+2 ──► … ──► j-1 ──► j      gather   j ──► j+1 ──► … ──► j-1
  *
- * One lane, since every rank receives from one neighbour and sends to the other. With r this rank,
- * all numbers modulo p:
+ * reduce_scatter is the first journey and all_gather the second, of two parts of every block.
+ * reduce and broadcast are one chain in each direction, to the root or from it: the payload's
+ * halves.
  *
- *     step 0        send_in           slice r-1     the sum of slice r-1 begins here
- *     step k        recv_reduce_send  slice r-1-k   k = 1 … p-2
- *     step p-1      recv_reduce_in    slice r       complete: scale
- *     step p        send_out          slice r
- *     step p+m      recv_send         slice r-m     m = 1 … p-2
- *     step 2p-1     recv              slice r+1     the next rank owns it, so it ends here
+ * Cost for p ranks and S bytes: an all_reduce takes 2(p-1) dependent hops; each rank sends and
+ * receives 2(p-1)/p S, half of it on each of its two links. A slice is summed in the order of the
+ * journey: the same on every rank and in every run, but another than rank order.
  *
- * What step s sends, step s+1 of the next rank receives.
- *
- * Cost for p ranks and S bytes: 2(p-1) dependent hops; each rank sends and receives 2(p-1)/p S; two
- * links per rank. Slice j is summed in the order j+1, j+2, …, j: the same on every rank and in
- * every run, but another than rank order.
+ * The recipe may give the order of the ring; places on the ring are numbered, ranks stand at them.
  *
  * Source: Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of
- * workstations".
+ * workstations"; both directions: Chan et al. 2007, "Collective communication: theory, practice,
+ * and experience".
  */
-#include "plan/plan.h"
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "plan/plan_build.h"
 
 struct ring {
-	struct collect_plan *plan;
-	uint32_t previous;
-	uint32_t next;
+	uint32_t world;
+	const uint32_t *order; /* rank at a place; NULL: the same number */
+	uint32_t *places;      /* place of a rank; owned; NULL likewise */
 };
 
-/* `behind`: how many places the slice's owner is behind this rank. */
-static void add(struct ring *ring, enum col_opcode opcode, uint32_t behind, unsigned flags)
+static int ring_init(struct ring *ring, const struct col_request *request)
 {
-	struct collect_plan *plan = ring->plan;
-	int receives = col_opcode_receives((int)opcode);
-	int sends = col_opcode_sends((int)opcode);
-	col_plan_step_add(plan, (struct col_step){
-		.opcode = (uint16_t)opcode,
-		.flags = (uint16_t)flags,
-		.slice = (plan->rank + plan->world - behind) % plan->world,
-		.peer = receives ? ring->previous : ring->next,
-		.next = receives && sends ? ring->next : COL_RANK_NONE,
-		.peer_step = (uint16_t)(sends ? plan->step_count + 1 : 0),
-	});
+	*ring = (struct ring){.world = request->world, .order = request->recipe->order};
+	if (ring->order == NULL)
+		return 0;
+	ring->places = col_alloc(ring->world * sizeof(*ring->places));
+	if (ring->places == NULL)
+		return COLLECT_E_MEMORY;
+	for (uint32_t rank = 0; rank < ring->world; rank++)
+		ring->places[rank] = COL_RANK_NONE;
+	for (uint32_t place = 0; place < ring->world; place++) {
+		uint32_t rank = ring->order[place];
+		if (rank >= ring->world || ring->places[rank] != COL_RANK_NONE)
+			return COLLECT_E_INVALID;
+		ring->places[rank] = place;
+	}
+	return 0;
 }
 
-int col_plan_build_ring(uint32_t world, uint32_t rank, struct collect_plan **plan_out)
+static uint32_t place_of(const struct ring *ring, uint32_t rank)
 {
-	if (world == 0 || world > COLLECT_RANKS_MAX || rank >= world)
-		return COLLECT_E_INVALID;
-	if (world == 1)
-		return col_plan_build_alone(COLLECT_RING, plan_out);
+	return ring->places == NULL ? rank : ring->places[rank];
+}
 
-	struct ring ring = {
-		.previous = (rank + world - 1) % world,
-		.next = (rank + 1) % world,
+/* The rank `distance` places further in the slice's direction: odd slices go the other way. */
+static uint32_t ahead(const struct col_route *route, uint32_t rank, uint32_t distance)
+{
+	const struct ring *ring = route->context;
+	uint32_t step = route->slice % 2 == 0 ? distance : ring->world - distance;
+	uint32_t place = (place_of(ring, rank) + step) % ring->world;
+	return ring->order == NULL ? place : ring->order[place];
+}
+
+/* How many places `rank` is ahead of the slice's owner. */
+static uint32_t distance_of(const struct col_route *route, uint32_t rank)
+{
+	const struct ring *ring = route->context;
+	uint32_t from = place_of(ring, route->owner);
+	uint32_t to = place_of(ring, rank);
+	uint32_t clockwise = (to + ring->world - from) % ring->world;
+	return route->slice % 2 == 0 ? clockwise : (ring->world - clockwise) % ring->world;
+}
+
+/* Lanes are in the order in which sums arrive: those that begin at the rank come first. */
+static struct col_node ring_node(const struct col_route *route, uint32_t rank)
+{
+	uint32_t world = route->world;
+	uint32_t distance = distance_of(route, rank);
+	bool is_rooted = route->root != COL_RANK_NONE;
+	struct col_node node = {
+		.lane = is_rooted ? route->slice
+		                  : 2 * ((distance + world - 1) % world) + route->slice % 2,
+		.parent = distance == 0 ? COL_RANK_NONE : ahead(route, rank, 1),
+		.child_count = distance != 1,
+		.own_at = distance != 1,
+		.source = COL_RANK_NONE,
 	};
-	int status = col_plan_create(COLLECT_RING, world, rank, world, 1, 2 * world, &ring.plan);
-	if (status < 0)
+	if (route->collective == COLLECT_REDUCE || route->collective == COLLECT_REDUCE_SCATTER)
+		return node;
+	node.source = distance == 0 ? COL_RANK_NONE : ahead(route, rank, world - 1);
+	node.target_count = distance != world - 1;
+	return node;
+}
+
+static uint32_t ring_child(const struct col_route *route, uint32_t rank, uint32_t index)
+{
+	(void)index;
+	return ahead(route, rank, route->world - 1);
+}
+
+static uint32_t ring_target(const struct col_route *route, uint32_t rank, uint32_t index)
+{
+	(void)index;
+	return ahead(route, rank, 1);
+}
+
+static const struct col_routing ring_routing = {ring_node, ring_child, ring_target};
+
+static int lanes_add(struct collect_plan *plan, const struct ring *ring)
+{
+	struct col_route route = {
+		.routing = &ring_routing,
+		.context = ring,
+		.collective = plan->collective,
+		.world = plan->world,
+		.root = plan->root,
+	};
+	int status = 0;
+	for (uint32_t lane = 0; lane < plan->slice_count && status == 0; lane++) {
+		route.slice = lane % 2;
+		if (plan->root != COL_RANK_NONE) {
+			route.owner = plan->root;
+		} else {
+			uint32_t distance = (lane / 2 + 1) % plan->world;
+			route.owner = ahead(&route, plan->rank, (plan->world - distance) % plan->world);
+			route.slice += 2 * route.owner;
+		}
+		status = col__route_add(plan, &route);
+	}
+	return status;
+}
+
+int col__build_ring(const struct col_request *request, struct collect_plan **plan_out)
+{
+	struct ring ring;
+	struct collect_plan *plan = NULL;
+	int status = ring_init(&ring, request);
+	bool has_blocks = col_collective_has_blocks(request->collective);
+	bool is_rooted = request->root != COL_RANK_NONE;
+	if (status == 0)
+		status = col__plan_create(request, COLLECT_RING, is_rooted ? 2 : 2 * request->world,
+		                          has_blocks ? 2 : 1, &plan);
+	if (status == 0)
+		status = lanes_add(plan, &ring);
+	col_free(ring.places);
+	if (status < 0) {
+		col_plan_destroy(&plan);
 		return status;
-
-	col_plan_lane_begin(ring.plan);
-	add(&ring, COL_SEND_IN, 1, 0);
-	for (uint32_t k = 1; k <= world - 2; k++)
-		add(&ring, COL_RECV_REDUCE_SEND, 1 + k, 0);
-	add(&ring, COL_RECV_REDUCE_IN, 0, COL_STEP_FINAL | COL_STEP_SCALE);
-	add(&ring, COL_SEND_OUT, 0, 0);
-	for (uint32_t m = 1; m <= world - 2; m++)
-		add(&ring, COL_RECV_SEND, m, COL_STEP_FINAL);
-	add(&ring, COL_RECV, world - 1, COL_STEP_FINAL);
-
-	*plan_out = ring.plan;
+	}
+	*plan_out = plan;
 	return 0;
 }

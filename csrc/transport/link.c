@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/size.h"
 #include "base/status.h"
 
 /* Pause between two rounds over a peer's candidate addresses, and the longest one candidate may
@@ -61,16 +62,18 @@ static void streams_close(struct col_link *link)
 	link->taken = 0;
 	link->consumed = 0;
 	link->advertised = 0;
-	link->wants_credit = false;
 	link->wants_heartbeat = false;
+	link->is_dialer = false;
+	link->figures = (struct col_link_figures){0};
+	link->measured_ns = 0;
+	link->probe = (struct col_link_probe){0};
 }
 
 void col_link_close(struct col_link *link)
 {
 	link->state = COL_LINK_IDLE;
-	/* The streams first: a purge would copy the rest of what they were writing. */
 	streams_close(link);
-	col_link_purge(link);
+	col__link_drop_outbounds(link);
 }
 
 void col__link_lose(struct col_link *link, int loss, const char *detail)
@@ -158,7 +161,7 @@ void col_link_expect(struct col_link *link, uint64_t epoch)
 	open_begin(link, COL_LINK_IDLE, epoch);
 }
 
-void col__link_stream_opened(struct col_link_stream *stream)
+void col__link_stream_opened(struct col_link_stream *stream, uint32_t peer_window_bytes)
 {
 	struct col_link *link = stream->link;
 	stream->state = COL_STREAM_OPEN;
@@ -167,12 +170,32 @@ void col__link_stream_opened(struct col_link_stream *stream)
 	link->heard_ns = *link->options.now_ns;
 	if (stream->index != 0)
 		return;
-	bool is_dialer = link->state == COL_LINK_DIALING;
+	link->is_dialer = link->state == COL_LINK_DIALING;
 	link->state = COL_LINK_UP;
+	link->peer_window_bytes =
+		peer_window_bytes != 0 ? peer_window_bytes : link->options.window_bytes;
 	/* The other streams follow to the address that answered. One that fails is done without. */
-	for (uint32_t i = 1; is_dialer && i < link->options.stream_count; i++)
-		(void)stream_dial(&link->streams[i], &link->endpoint);
+	if (link->is_dialer)
+		(void)col_link_streams_set(link, link->options.stream_count);
 	link->options.events->up(link->options.user, link);
+}
+
+int col_link_streams_set(struct col_link *link, uint32_t count)
+{
+	int result = COLLECT_OK;
+	COL_ASSERT(count <= COLLECT_STREAMS_MAX);
+	if (link->state != COL_LINK_UP || !link->is_dialer)
+		return COLLECT_E_CLOSED;
+	/* Their hellos tell the acceptor how many there are now. */
+	link->options.stream_count = (uint32_t)col_max_u64(link->options.stream_count, count);
+	for (uint32_t i = 1; i < count; i++) {
+		if (link->streams[i].state != COL_STREAM_CLOSED)
+			continue;
+		int status = stream_dial(&link->streams[i], &link->endpoint);
+		if (result == COLLECT_OK)
+			result = status;
+	}
+	return result;
 }
 
 int col_link_adopt(struct col_link *link, int fd, const struct col_hello *hello, uint64_t epoch)
@@ -197,7 +220,7 @@ int col_link_adopt(struct col_link *link, int fd, const struct col_hello *hello,
 		return status;
 	stream->state = COL_STREAM_GREETING;
 	col__link_stream_greet(stream);
-	col__link_stream_opened(stream);
+	col__link_stream_opened(stream, hello->window_bytes);
 	col__link_flush(link);
 	return COLLECT_OK;
 refuse:
@@ -215,7 +238,7 @@ int col_link_attach(struct col_link *link, uint32_t index, struct col_stream *ba
 	stream->stream = *base;
 	stream->stream.ready = ready;
 	stream->state = COL_STREAM_GREETING;
-	col__link_stream_opened(stream);
+	col__link_stream_opened(stream, 0);
 	return COLLECT_OK;
 }
 
@@ -240,10 +263,12 @@ static void link_stream_ready(struct col_stream *base, bool can_read, bool can_w
 			stream_connected(stream);
 		return;
 	}
-	if (can_write && stream->state != COL_STREAM_CLOSED) {
+	if (can_write && stream->is_blocked) {
+		/* It goes on asking: while a long queue drains it would ask again at once. */
 		stream->is_blocked = false;
-		stream->stream.ops->want_write(&stream->stream, false);
 		col__link_flush(stream->link);
+	} else if (can_write && stream->state != COL_STREAM_CLOSED) {
+		stream->stream.ops->want_write(&stream->stream, false);
 	}
 	if (can_read && stream->state != COL_STREAM_CLOSED)
 		col__link_readable(stream);
@@ -273,6 +298,7 @@ void col_link_tick(struct col_link *link, uint64_t heartbeat_ns)
 	}
 	if (link->state != COL_LINK_UP)
 		return;
+	col__link_measure(link);
 	if (now_ns > link->heard_ns + link->options.silence_ns) {
 		char detail[COLLECT_DETAIL_BYTES_MAX];
 		snprintf(detail, sizeof(detail), "nothing heard for %.3f s",
@@ -282,6 +308,26 @@ void col_link_tick(struct col_link *link, uint64_t heartbeat_ns)
 		link->wants_heartbeat = true;
 		col__link_flush(link);
 	}
+}
+
+int col_link_poll(struct col_link *link)
+{
+	uint64_t before = link->sent_bytes + link->received_bytes;
+	/* A link that is lost and opened again by `lost` is another connection. */
+	for (uint32_t i = 0; i < link->options.stream_count && link->state == COL_LINK_UP; i++) {
+		struct col_link_stream *stream = &link->streams[i];
+		if (stream->state != COL_STREAM_OPEN)
+			continue;
+		if (stream->is_blocked) {
+			stream->is_blocked = false;
+			col__link_flush(link);
+		}
+		if (stream->state == COL_STREAM_OPEN)
+			(void)col__link_readable(stream);
+	}
+	if (link->state != COL_LINK_UP)
+		return COLLECT_E_CLOSED;
+	return link->sent_bytes + link->received_bytes != before;
 }
 
 void col_link_forgive(struct col_link *link, uint64_t gap_ns)

@@ -7,9 +7,11 @@
 #include "base/assert.h"
 #include "base/status.h"
 
-/* Reads per readiness: enough to drain a chunk, few enough that one peer does not starve others. */
-#define READS_MAX 4
-/* A rest of a payload for which a read of its own costs less than copying what follows it. */
+/* Reads and bytes per readiness: enough to drain some chunks, few enough that one peer does not
+ * starve others. */
+#define READS_MAX 8
+#define READ_BYTES_MAX (1024u * 1024)
+/* A payload, or the rest of one, for which a read of its own costs less than copying it. */
 #define LONG_BYTES (COL_RECEIVE_BYTES / 4)
 
 static bool is_alive(const struct col_link_stream *stream)
@@ -65,11 +67,18 @@ static bool header_taken(struct col_link_stream *stream)
 		return false;
 	}
 	credit_update(link, frame->credit);
-	if (frame->kind != COL_FRAME_DATA && frame->kind != COL_FRAME_REPAIR) {
+	if (col__frame_charge(frame) == 0) {
 		stream->has_frame = false;
 		return true;
 	}
-	link->taken += col__frame_charge(frame->length);
+	/* What we advertised may not have reached the peer, but never does it know of more. */
+	link->taken += col__frame_charge(frame);
+	if (link->taken - link->advertised > link->options.window_bytes) {
+		stream->has_frame = false;
+		lose_for_garbage(stream, "more payload than was granted");
+		return false;
+	}
+	stream->expects_long = frame->length >= LONG_BYTES;
 	stream->sink = link->options.events->place(link->options.user, link, frame);
 	if (!is_alive(stream))
 		return false;
@@ -87,7 +96,7 @@ static void payload_taken(struct col_link_stream *stream)
 	stream->has_frame = false;
 	if (stream->frame.kind == COL_FRAME_HELLO) {
 		if (is_right_answer(stream))
-			col__link_stream_opened(stream);
+			col__link_stream_opened(stream, stream->frame.credit);
 		else
 			lose_for_garbage(stream, "the greeting is another peer's or group's");
 		return;
@@ -129,8 +138,8 @@ static void parse(struct col_link_stream *stream)
 	}
 }
 
-/* One read: the rest of a payload goes straight to its place, what follows into the buffer. After a
- * long rest only the next header is asked for, so that the next payload goes straight too. */
+/* One read: the rest of a payload goes straight to its place, what follows into the buffer. Among
+ * long payloads only the next header is asked for, so that its payload goes straight too. */
 static ssize_t stream_read(struct col_link_stream *stream, size_t *asked_out)
 {
 	struct iovec parts[2];
@@ -147,9 +156,9 @@ static ssize_t stream_read(struct col_link_stream *stream, size_t *asked_out)
 		straight = stream->frame.length - stream->payload_bytes;
 		parts[part_count++] =
 			(struct iovec){stream->sink.target + stream->payload_bytes, straight};
-		if (straight >= LONG_BYTES)
-			room = COL_FRAME_HEADER_BYTES;
 	}
+	if (straight >= LONG_BYTES || (!stream->has_frame && stream->expects_long))
+		room = COL_FRAME_HEADER_BYTES;
 	parts[part_count++] = (struct iovec){stream->buffer + stream->end, room - stream->end};
 	*asked_out = straight + room - stream->end;
 	ssize_t got = stream->stream.ops->read(&stream->stream, parts, part_count);
@@ -161,31 +170,37 @@ static ssize_t stream_read(struct col_link_stream *stream, size_t *asked_out)
 	return got;
 }
 
-void col__link_readable(struct col_link_stream *stream)
+bool col__link_readable(struct col_link_stream *stream)
 {
 	struct col_link *link = stream->link;
-	for (int i = 0; i < READS_MAX && is_alive(stream); i++) {
+	size_t total = 0;
+	for (int i = 0; i < READS_MAX && total < READ_BYTES_MAX && is_alive(stream); i++) {
 		size_t asked;
 		ssize_t got = stream_read(stream, &asked);
 		if (got == -EAGAIN)
 			break;
 		if (got == 0) {
 			col__link_stream_broken(stream, "the connection was closed");
-			return;
+			return true;
 		}
 		if (got < 0) {
 			char detail[COLLECT_DETAIL_BYTES_MAX];
 			snprintf(detail, sizeof(detail), "read failed: %s", strerror(-(int)got));
 			col__link_stream_broken(stream, detail);
-			return;
+			return true;
 		}
+		total += (size_t)got;
 		link->received_bytes += (uint64_t)got;
 		link->heard_ns = *link->options.now_ns;
+		/* What these frames lead to is written together, with the credit that came. */
+		link->cork_count++;
 		parse(stream);
+		link->cork_count--;
+		if (link->state == COL_LINK_UP)
+			col__link_flush(link);
+		/* A short read means that there is no more: another would only be told so. */
 		if ((size_t)got < asked)
 			break;
 	}
-	/* Credit may have come that queued frames waited for. */
-	if (link->state == COL_LINK_UP)
-		col__link_flush(link);
+	return total > 0;
 }

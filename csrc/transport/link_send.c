@@ -7,10 +7,38 @@
 #include "base/assert.h"
 #include "base/status.h"
 
+/* One write takes so many frames, or so many bytes: enough to make the system call cheap, few
+ * enough that another stream gets its share. */
+#define BATCH_FRAMES_MAX 32u
+#define BATCH_BYTES_MAX (512u * 1024)
+
+/* ---- outbound frames ---- */
+
+/* NULL: out of memory. */
+static struct col_outbound *outbound_get(struct col_link *link, uint32_t length)
+{
+	uint32_t spare = (uint32_t)__builtin_ctz(~link->spares_used);
+	if (length > 0 || spare >= COL_LINK_SPARES)
+		return col_pool_get(link->options.outbounds);
+	link->spares_used |= 1u << spare;
+	return &link->spares[spare];
+}
+
 static void outbound_free(struct col_link *link, struct col_outbound *outbound)
 {
 	col_buffer_put(outbound->buffer);
+	for (uint32_t i = 0; i < COL_LINK_SPARES; i++) {
+		if (outbound != &link->spares[i])
+			continue;
+		link->spares_used &= ~(1u << i);
+		return;
+	}
 	col_pool_put(link->options.outbounds, outbound);
+}
+
+static size_t outbound_bytes(const struct col_outbound *outbound)
+{
+	return COL_FRAME_HEADER_BYTES + outbound->frame.length;
 }
 
 void col__link_stream_reset_sending(struct col_link_stream *stream)
@@ -18,8 +46,18 @@ void col__link_stream_reset_sending(struct col_link_stream *stream)
 	if (stream->sending != NULL)
 		outbound_free(stream->link, stream->sending);
 	stream->sending = NULL;
-	stream->head_bytes = 0;
+	stream->control_bytes = 0;
 	stream->written_bytes = 0;
+}
+
+static void queue_add(struct col_link *link, struct col_outbound *outbound)
+{
+	outbound->next = NULL;
+	if (link->queue_tail != NULL)
+		link->queue_tail->next = outbound;
+	else
+		link->queue_head = outbound;
+	link->queue_tail = outbound;
 }
 
 int col_link_send(struct col_link *link, const struct col_frame *frame, const uint8_t *payload,
@@ -30,16 +68,14 @@ int col_link_send(struct col_link *link, const struct col_frame *frame, const ui
 	if (!col_link_can_send(link))
 		goto fail;
 	status = COLLECT_E_MEMORY;
-	outbound = col_pool_get(link->options.outbounds);
+	outbound = outbound_get(link, frame->length);
 	if (outbound == NULL)
 		goto fail;
-	*outbound = (struct col_outbound){
-		.frame = *frame, .payload = payload, .buffer = buffer, .token = token};
-	if (link->queue_tail != NULL)
-		link->queue_tail->next = outbound;
-	else
-		link->queue_head = outbound;
-	link->queue_tail = outbound;
+	outbound->frame = *frame;
+	outbound->payload = payload;
+	outbound->buffer = buffer;
+	outbound->token = token;
+	queue_add(link, outbound);
 	col__link_flush(link);
 	return COLLECT_OK;
 fail:
@@ -49,33 +85,64 @@ fail:
 	return status;
 }
 
+void col_link_nudge(struct col_link *link)
+{
+	if (link->state != COL_LINK_UP)
+		return;
+	link->wants_heartbeat = true;
+	col__link_flush(link);
+}
+
+/* ---- credit ---- */
+
+static bool wants_credit(const struct col_link *link)
+{
+	/* The peer learns it from any frame's header; a frame of its own only when it may soon
+	 * have to wait. */
+	return link->consumed - link->advertised >= link->options.window_bytes / 4;
+}
+
 void col_link_consume(struct col_link *link, uint32_t bytes)
 {
 	/* What came over an earlier connection is none of this one's. */
 	uint32_t unconsumed = link->taken - link->consumed;
-	uint32_t charge = col__frame_charge(bytes);
+	uint32_t charge = bytes + COL_FRAME_HEADER_BYTES;
 	link->consumed += charge < unconsumed ? charge : unconsumed;
-	/* The peer learns it from any frame's header; a frame of its own only when it may soon
-	 * have to wait. */
-	if (link->consumed - link->advertised >= link->options.window_bytes / 4 &&
-	    link->state == COL_LINK_UP) {
-		link->wants_credit = true;
+	if (link->state == COL_LINK_UP && wants_credit(link))
 		col__link_flush(link);
-	}
 }
 
-static void head_encode(struct col_link_stream *stream, struct col_frame *frame)
+static bool has_credit(const struct col_link *link, uint32_t unconsumed,
+                       const struct col_frame *frame)
 {
-	struct col_link *link = stream->link;
+	uint32_t charge = col__frame_charge(frame);
+	return charge == 0 || (uint64_t)unconsumed + charge <= link->peer_window_bytes;
+}
+
+/* ---- one write ---- */
+
+/* What one write is made of. */
+struct batch {
+	struct iovec parts[2 * BATCH_FRAMES_MAX + 2];
+	int part_count;
+	size_t bytes;
+};
+
+static void batch_add(struct batch *batch, const void *bytes, size_t count)
+{
+	if (count == 0)
+		return;
+	batch->parts[batch->part_count++] = (struct iovec){(void *)(uintptr_t)bytes, count};
+	batch->bytes += count;
+}
+
+static void frame_encode(struct col_link *link, struct col_frame *frame, uint8_t *head_out)
+{
 	frame->group = (uint32_t)link->options.key;
 	frame->delivered = *link->options.delivered;
-	frame->credit = link->consumed;
-	link->advertised = link->consumed;
-	link->wants_credit = false;
-	link->wants_heartbeat = false;
-	col_frame_encode(frame, stream->head);
-	stream->head_bytes = COL_FRAME_HEADER_BYTES;
-	stream->written_bytes = 0;
+	if (frame->kind != COL_FRAME_HELLO)
+		frame->credit = link->consumed;
+	col_frame_encode(frame, head_out);
 }
 
 void col__link_stream_greet(struct col_link_stream *stream)
@@ -83,114 +150,170 @@ void col__link_stream_greet(struct col_link_stream *stream)
 	struct col_link *link = stream->link;
 	struct col_frame frame = {.kind = COL_FRAME_HELLO,
 	                          .attempt = link->opened_epoch,
-	                          .length = COL_FRAME_HELLO_BYTES};
+	                          .length = COL_FRAME_HELLO_BYTES,
+	                          .credit = link->options.window_bytes};
 	struct col_hello hello = {.key = link->options.key,
 	                          .source = link->options.self,
 	                          .target = link->options.peer,
 	                          .stream = stream->index,
 	                          .stream_count = link->options.stream_count};
-	head_encode(stream, &frame);
-	col_hello_encode(&hello, stream->head + COL_FRAME_HEADER_BYTES);
-	stream->head_bytes += COL_FRAME_HELLO_BYTES;
+	frame_encode(link, &frame, stream->control);
+	col_hello_encode(&hello, stream->control + COL_FRAME_HEADER_BYTES);
+	stream->control_bytes = COL_FRAME_HEADER_BYTES + COL_FRAME_HELLO_BYTES;
+	stream->written_bytes = 0;
 }
 
-static bool has_credit(const struct col_link *link, uint32_t length)
+/* The rest of what is half written. */
+static void batch_rest(struct batch *batch, const struct col_link_stream *stream)
+{
+	const struct col_outbound *sending = stream->sending;
+	size_t written = stream->written_bytes;
+	if (sending == NULL) {
+		batch_add(batch, stream->control + written, stream->control_bytes - written);
+	} else if (written < COL_FRAME_HEADER_BYTES) {
+		batch_add(batch, sending->head + written, COL_FRAME_HEADER_BYTES - written);
+		batch_add(batch, sending->payload, sending->frame.length);
+	} else {
+		batch_add(batch, sending->payload + (written - COL_FRAME_HEADER_BYTES),
+		          outbound_bytes(sending) - written);
+	}
+}
+
+/* Frames of the queue, as far as there is credit. They stay in the queue. */
+static void batch_queue(struct batch *batch, struct col_link *link)
 {
 	uint32_t unconsumed = link->charged - link->granted;
-	return (uint64_t)unconsumed + col__frame_charge(length) <= link->options.window_bytes;
+	struct col_outbound *it = link->queue_head;
+	for (uint32_t i = 0; i < BATCH_FRAMES_MAX && it != NULL; i++, it = it->next) {
+		if (!has_credit(link, unconsumed, &it->frame) ||
+		    (batch->bytes > 0 && batch->bytes + outbound_bytes(it) > BATCH_BYTES_MAX))
+			return;
+		unconsumed += col__frame_charge(&it->frame);
+		frame_encode(link, &it->frame, it->head);
+		batch_add(batch, it->head, COL_FRAME_HEADER_BYTES);
+		batch_add(batch, it->payload, it->frame.length);
+	}
 }
 
-/* Loads the stream with what to write next. False: nothing may be written now. */
-static bool stream_load(struct col_link_stream *stream)
+static void batch_fill(struct batch *batch, struct col_link_stream *stream)
 {
 	struct col_link *link = stream->link;
+	batch->part_count = 0;
+	batch->bytes = 0;
+	batch_rest(batch, stream);
 	if (stream->state != COL_STREAM_OPEN)
-		return false;
-	struct col_outbound *next = link->queue_head;
-	if (next != NULL && has_credit(link, next->frame.length)) {
-		link->queue_head = next->next;
+		return;
+	batch_queue(batch, link);
+	if (batch->bytes > 0 || !(link->wants_heartbeat || wants_credit(link)))
+		return;
+	struct col_frame frame = {.kind = wants_credit(link) ? COL_FRAME_CREDIT
+	                                                     : COL_FRAME_HEARTBEAT};
+	frame_encode(link, &frame, stream->control);
+	stream->control_bytes = COL_FRAME_HEADER_BYTES;
+	stream->written_bytes = 0;
+	link->advertised = link->consumed;
+	link->wants_heartbeat = false;
+	batch_add(batch, stream->control, COL_FRAME_HEADER_BYTES);
+}
+
+/* ---- after a write ---- */
+
+static void written_add(struct col_link *link, struct col_outbound *outbound)
+{
+	outbound->next = NULL;
+	if (link->written_tail != NULL)
+		link->written_tail->next = outbound;
+	else
+		link->written_head = outbound;
+	link->written_tail = outbound;
+}
+
+/* `put` bytes of the batch went. What has begun to go leaves the queue; what is whole is to be told
+ * of. */
+static void batch_account(struct col_link_stream *stream, size_t put)
+{
+	struct col_link *link = stream->link;
+	size_t total = stream->sending != NULL ? outbound_bytes(stream->sending)
+	                                       : stream->control_bytes;
+	size_t step = total - stream->written_bytes;
+	step = step < put ? step : put;
+	stream->written_bytes += step;
+	put -= step;
+	if (stream->written_bytes < total)
+		return;
+	if (stream->sending != NULL)
+		written_add(link, stream->sending);
+	stream->sending = NULL;
+	stream->control_bytes = 0;
+	stream->written_bytes = 0;
+	while (put > 0) {
+		struct col_outbound *outbound = link->queue_head;
+		link->queue_head = outbound->next;
 		if (link->queue_head == NULL)
 			link->queue_tail = NULL;
-		link->charged += col__frame_charge(next->frame.length);
-		head_encode(stream, &next->frame);
-		stream->sending = next;
-		return true;
-	}
-	if (link->wants_credit || link->wants_heartbeat) {
-		struct col_frame frame = {
-			.kind = link->wants_credit ? COL_FRAME_CREDIT : COL_FRAME_HEARTBEAT};
-		head_encode(stream, &frame);
-		return true;
-	}
-	return false;
-}
-
-static size_t stream_total(const struct col_link_stream *stream)
-{
-	return stream->head_bytes + (stream->sending != NULL ? stream->sending->frame.length : 0);
-}
-
-static void stream_finished(struct col_link_stream *stream)
-{
-	struct col_outbound *outbound = stream->sending;
-	stream->sending = NULL;
-	stream->head_bytes = 0;
-	stream->written_bytes = 0;
-	if (outbound == NULL)
-		return;
-	struct col_link *link = stream->link;
-	struct col_frame frame = outbound->frame;
-	void *token = outbound->token;
-	outbound_free(link, outbound);
-	link->options.events->sent(link->options.user, link, &frame, token);
-}
-
-/* Writes what is loaded. Returns 0 when all of it went, or -errno. */
-static int stream_write(struct col_link_stream *stream)
-{
-	struct col_link *link = stream->link;
-	while (stream->written_bytes < stream_total(stream)) {
-		struct iovec parts[2];
-		int part_count = 0;
-		size_t done = stream->written_bytes;
-		if (done < stream->head_bytes) {
-			parts[part_count++] = (struct iovec){stream->head + done, stream->head_bytes - done};
-			done = stream->head_bytes;
+		link->charged += col__frame_charge(&outbound->frame);
+		link->advertised = outbound->frame.credit;
+		link->wants_heartbeat = false;
+		if (put < outbound_bytes(outbound)) {
+			stream->sending = outbound;
+			stream->written_bytes = put;
+			return;
 		}
-		size_t offset = done - stream->head_bytes;
-		if (stream->sending != NULL && stream->sending->frame.length > offset)
-			parts[part_count++] =
-				(struct iovec){(void *)(uintptr_t)(stream->sending->payload + offset),
-			                       stream->sending->frame.length - offset};
-		ssize_t put = stream->stream.ops->write(&stream->stream, parts, part_count);
-		if (put < 0)
-			return (int)put;
-		stream->written_bytes += (size_t)put;
-		link->sent_bytes += (uint64_t)put;
-		link->spoke_ns = *link->options.now_ns;
+		put -= outbound_bytes(outbound);
+		written_add(link, outbound);
 	}
-	return 0;
+}
+
+/* `sent` may queue more, purge, lose or close the link. */
+static void written_tell(struct col_link *link)
+{
+	while (link->written_head != NULL) {
+		struct col_outbound *outbound = link->written_head;
+		struct col_frame frame = outbound->frame;
+		void *token = outbound->token;
+		link->written_head = outbound->next;
+		if (link->written_head == NULL)
+			link->written_tail = NULL;
+		outbound_free(link, outbound);
+		link->options.events->sent(link->options.user, link, &frame, token);
+	}
+}
+
+static void stream_block(struct col_link_stream *stream)
+{
+	stream->is_blocked = true;
+	stream->stream.ops->want_write(&stream->stream, true);
 }
 
 /* Writes until the stream is full, broken, or nothing is left. False: the link is not up. */
 static bool stream_flush(struct col_link_stream *stream)
 {
+	struct col_link *link = stream->link;
+	struct batch batch;
 	while (stream->state == COL_STREAM_OPEN || stream->state == COL_STREAM_GREETING) {
-		if (stream_total(stream) == 0 && !stream_load(stream))
+		batch_fill(&batch, stream);
+		if (batch.bytes == 0)
 			return true;
-		int error = stream_write(stream);
-		if (error == -EAGAIN) {
-			stream->is_blocked = true;
-			stream->stream.ops->want_write(&stream->stream, true);
+		ssize_t put = stream->stream.ops->write(&stream->stream, batch.parts, batch.part_count);
+		if (put == -EAGAIN) {
+			stream_block(stream);
 			return true;
 		}
-		if (error < 0) {
+		if (put < 0) {
 			char detail[COLLECT_DETAIL_BYTES_MAX];
-			snprintf(detail, sizeof(detail), "write failed: %s", strerror(-error));
+			snprintf(detail, sizeof(detail), "write failed: %s", strerror((int)-put));
 			col__link_stream_broken(stream, detail);
-			return stream->link->state == COL_LINK_UP;
+			return link->state == COL_LINK_UP;
 		}
-		stream_finished(stream);
+		link->sent_bytes += (uint64_t)put;
+		link->spoke_ns = *link->options.now_ns;
+		/* A short write means that there is no room: trying again would only be told so. */
+		if ((size_t)put < batch.bytes)
+			stream_block(stream);
+		batch_account(stream, (size_t)put);
+		written_tell(link);
+		if (stream->is_blocked)
+			return link->state == COL_LINK_UP;
 	}
 	return true;
 }
@@ -198,7 +321,7 @@ static bool stream_flush(struct col_link_stream *stream)
 void col__link_flush(struct col_link *link)
 {
 	/* `sent` may queue more: the loop below takes it. */
-	if (link->is_flushing)
+	if (link->is_flushing || link->cork_count > 0)
 		return;
 	link->is_flushing = true;
 	for (uint32_t i = 0; i < link->options.stream_count; i++) {
@@ -209,6 +332,20 @@ void col__link_flush(struct col_link *link)
 	link->is_flushing = false;
 }
 
+void col_link_cork(struct col_link *link)
+{
+	link->cork_count++;
+}
+
+void col_link_uncork(struct col_link *link)
+{
+	COL_ASSERT(link->cork_count > 0);
+	if (--link->cork_count == 0)
+		col__link_flush(link);
+}
+
+/* ---- purging ---- */
+
 /* The rest of a half-written frame must still follow its header; it is copied, because the caller
  * takes its memory back. */
 static void stream_detach(struct col_link_stream *stream)
@@ -218,36 +355,64 @@ static void stream_detach(struct col_link_stream *stream)
 	if (outbound == NULL)
 		return;
 	outbound->token = NULL;
-	if (stream->written_bytes == 0) {
-		link->charged -= col__frame_charge(outbound->frame.length);
-		col__link_stream_reset_sending(stream);
-		/* Its header would have told what we have consumed. */
-		link->wants_credit = true;
-		return;
-	}
-	if (outbound->buffer != NULL || stream->written_bytes == stream_total(stream))
+	if (outbound->buffer != NULL || outbound->frame.length == 0)
 		return;
 	struct col_buffer *copy = col_buffers_get(link->options.buffers, outbound->frame.length);
 	if (copy == NULL) {
 		col__link_lose(link, COLLECT_LOSS_RESET, "out of memory");
 		return;
 	}
-	size_t offset = stream->written_bytes > stream->head_bytes
-	                        ? stream->written_bytes - stream->head_bytes
+	size_t offset = stream->written_bytes > COL_FRAME_HEADER_BYTES
+	                        ? stream->written_bytes - COL_FRAME_HEADER_BYTES
 	                        : 0;
 	memcpy(copy->bytes + offset, outbound->payload + offset, outbound->frame.length - offset);
 	outbound->buffer = copy;
 	outbound->payload = copy->bytes;
 }
 
-void col_link_purge(struct col_link *link)
+static void chain_free(struct col_link *link, struct col_outbound *head)
 {
-	while (link->queue_head != NULL) {
-		struct col_outbound *outbound = link->queue_head;
-		link->queue_head = outbound->next;
+	while (head != NULL) {
+		struct col_outbound *outbound = head;
+		head = outbound->next;
 		outbound_free(link, outbound);
 	}
+}
+
+void col__link_drop_outbounds(struct col_link *link)
+{
+	chain_free(link, link->queue_head);
+	chain_free(link, link->written_head);
+	link->queue_head = NULL;
 	link->queue_tail = NULL;
+	link->written_head = NULL;
+	link->written_tail = NULL;
+}
+
+/* What is neither data nor repair borrows nothing, and is as true afterwards. */
+static void queue_purge(struct col_link *link)
+{
+	struct col_outbound *it = link->queue_head;
+	chain_free(link, link->written_head);
+	link->written_head = NULL;
+	link->written_tail = NULL;
+	link->queue_head = NULL;
+	link->queue_tail = NULL;
+	while (it != NULL) {
+		struct col_outbound *outbound = it;
+		it = it->next;
+		bool is_dropped = outbound->frame.kind == COL_FRAME_DATA ||
+		                  outbound->frame.kind == COL_FRAME_REPAIR;
+		if (is_dropped)
+			outbound_free(link, outbound);
+		else
+			queue_add(link, outbound);
+	}
+}
+
+void col_link_purge(struct col_link *link)
+{
+	queue_purge(link);
 	for (uint32_t i = 0; i < link->options.stream_count; i++) {
 		struct col_link_stream *stream = &link->streams[i];
 		if (stream->state == COL_STREAM_CLOSED)

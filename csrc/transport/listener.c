@@ -51,6 +51,7 @@ static void visitor_greeted(struct col_visitor *visitor)
 		return;
 	}
 	col_hello_decode(visitor->bytes + COL_FRAME_HEADER_BYTES, &hello);
+	hello.window_bytes = frame.credit;
 	int fd = visitor->stream.watch.fd;
 	col_loop_remove(listener->loop, &visitor->stream.watch);
 	visitor->listener = NULL;

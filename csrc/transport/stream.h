@@ -53,8 +53,20 @@ int col_stream_tcp_adopt(struct col_stream *stream, struct col_loop *loop, int f
 void col_stream_tcp_refuse(int fd);
 /* The pending error of the socket (0: none): errno of a failed connect. */
 int col_stream_tcp_error(struct col_stream *stream);
-/* Options of every data socket: no delay, a bounded unsent queue, reno on loopback. */
+/* Options of every data socket: no delay, a bounded unsent queue, reno on loopback and bbr
+ * elsewhere. */
 void col_stream_tcp_tune(int fd);
+/* What the kernel has measured of a connection. */
+struct col_stream_figures {
+	uint64_t rtt_min_ns;
+	uint64_t delivery_bytes_per_s;
+	uint64_t retransmitted_bytes;
+	uint64_t busy_ns;
+	uint64_t receiver_limited_ns;
+	uint64_t buffer_limited_ns;
+};
+/* False: it does not tell. */
+bool col_stream_tcp_measure(int fd, struct col_stream_figures *figures_out);
 
 /* Two ends joined by two pipes of `capacity` bytes each. */
 int col_stream_memory_pair(struct col_stream *a, struct col_stream *b, size_t capacity);

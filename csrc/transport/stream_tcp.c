@@ -14,9 +14,11 @@
 
 /*
  * Unsent bytes that the kernel may hold for one socket. An abort cannot take them back, so they are
- * bounded; a chunk or two keeps the pipe full.
+ * bounded; a chunk keeps a long path full, and two the shortest one, where what is sent is still
+ * in the cache when it is received.
  */
-#define UNSENT_BYTES_MAX (512 * 1024)
+#define UNSENT_BYTES_MAX (256 * 1024)
+#define UNSENT_BYTES_MAX_LOOPBACK (512 * 1024)
 
 _Static_assert(sizeof(struct sockaddr_in6) <= sizeof(((struct col_endpoint *)0)->storage),
                "an endpoint holds an IPv6 address");
@@ -29,7 +31,9 @@ static int errno_of(ssize_t result)
 
 static ssize_t tcp_read(struct col_stream *stream, const struct iovec *parts, int part_count)
 {
-	ssize_t got = readv(stream->watch.fd, parts, part_count);
+	/* One part is the usual case, and has the shorter way in. */
+	ssize_t got = part_count == 1 ? recv(stream->watch.fd, parts->iov_base, parts->iov_len, 0)
+	                              : readv(stream->watch.fd, parts, part_count);
 	return got >= 0 ? got : errno_of(got);
 }
 
@@ -123,33 +127,65 @@ int col_endpoint_parse(const char *addresses, uint32_t index, struct col_endpoin
 	}
 }
 
-static bool is_loopback(int fd)
+static bool is_loopback_address(const struct sockaddr_storage *name)
 {
-	struct sockaddr_storage name;
-	socklen_t bytes = sizeof(name);
-	if (getpeername(fd, (struct sockaddr *)&name, &bytes) < 0)
-		return false;
-	if (name.ss_family == AF_INET) {
+	if (name->ss_family == AF_INET) {
 		struct sockaddr_in v4;
-		memcpy(&v4, &name, sizeof(v4));
+		memcpy(&v4, name, sizeof(v4));
 		return ntohl(v4.sin_addr.s_addr) >> 24 == 127;
 	}
 	struct sockaddr_in6 v6;
-	memcpy(&v6, &name, sizeof(v6));
+	memcpy(&v6, name, sizeof(v6));
 	return IN6_IS_ADDR_LOOPBACK(&v6.sin6_addr) ||
 	       (IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr) && v6.sin6_addr.s6_addr[12] == 127);
 }
 
+static bool is_same_address(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+	if (a->ss_family != b->ss_family)
+		return false;
+	if (a->ss_family == AF_INET) {
+		struct sockaddr_in one;
+		struct sockaddr_in two;
+		memcpy(&one, a, sizeof(one));
+		memcpy(&two, b, sizeof(two));
+		return one.sin_addr.s_addr == two.sin_addr.s_addr;
+	}
+	struct sockaddr_in6 one;
+	struct sockaddr_in6 two;
+	memcpy(&one, a, sizeof(one));
+	memcpy(&two, b, sizeof(two));
+	return memcmp(&one.sin6_addr, &two.sin6_addr, sizeof(one.sin6_addr)) == 0;
+}
+
+/* A connection to an address of one's own goes over loopback too. */
+static bool is_loopback(int fd)
+{
+	struct sockaddr_storage peer;
+	struct sockaddr_storage self;
+	socklen_t peer_bytes = sizeof(peer);
+	socklen_t self_bytes = sizeof(self);
+	if (getpeername(fd, (struct sockaddr *)&peer, &peer_bytes) < 0 ||
+	    getsockname(fd, (struct sockaddr *)&self, &self_bytes) < 0)
+		return false;
+	return is_loopback_address(&peer) || is_same_address(&peer, &self);
+}
+
 void col_stream_tcp_tune(int fd)
 {
+	bool is_short = is_loopback(fd);
 	int one = 1;
-	int unsent = UNSENT_BYTES_MAX;
+	int unsent = is_short ? UNSENT_BYTES_MAX_LOOPBACK : UNSENT_BYTES_MAX;
+	/* Pacing halves loopback; on long paths a loss is no sign that they are full. Where a name is
+	 * refused the kernel's default stays, which is only slower. */
+	const char *control = is_short ? "reno" : "bbr";
+	/* The buffers' sizes stay the kernel's to tune: naming one would end that. */
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
-	/* A paced congestion control halves loopback; reno needs no privilege. Where a name is
-	 * refused the kernel's default stays, which is only slower. */
-	if (is_loopback(fd))
-		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
+	setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, control, (socklen_t)strlen(control));
+	/* On loopback acknowledgements are not waited for. */
+	if (!is_short)
+		setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &one, sizeof(one));
 }
 
 int col_stream_tcp_dial(struct col_stream *stream, struct col_loop *loop,

@@ -30,14 +30,18 @@ static const struct {
 	uint32_t length_min;
 	uint32_t length_max;
 	bool has_attempt; /* of a hello: the epoch for which the connection is made */
-	bool has_op;      /* op, offset */
-	bool has_place;   /* lane, step, digest */
-} kinds[COL_FRAME_HEARTBEAT + 1] = {
-	[COL_FRAME_HELLO] = {COL_FRAME_HELLO_BYTES, COL_FRAME_HELLO_BYTES, true, false, false},
-	[COL_FRAME_DATA] = {0, COL_FRAME_PAYLOAD_BYTES_MAX, true, true, true},
-	[COL_FRAME_REPAIR] = {0, COL_FRAME_PAYLOAD_BYTES_MAX, true, true, false},
-	[COL_FRAME_CREDIT] = {0, 0, false, false, false},
-	[COL_FRAME_HEARTBEAT] = {0, 0, false, false, false},
+	bool has_op;
+	bool has_offset;
+	bool has_digest;
+	bool has_place;   /* lane, step */
+} kinds[COL_FRAME_SHARE + 1] = {
+	[COL_FRAME_HELLO] = {COL_FRAME_HELLO_BYTES, COL_FRAME_HELLO_BYTES, .has_attempt = true},
+	[COL_FRAME_DATA] = {0, COL_FRAME_PAYLOAD_BYTES_MAX, true, true, true, true, true},
+	[COL_FRAME_REPAIR] = {0, COL_FRAME_PAYLOAD_BYTES_MAX, true, true, true, false, false},
+	[COL_FRAME_CREDIT] = {0},
+	[COL_FRAME_HEARTBEAT] = {0},
+	[COL_FRAME_DONE] = {0, 0, true, true, false, true, false},
+	[COL_FRAME_SHARE] = {0, 0, true, false, false, false, true},
 };
 
 /* ---- little-endian numbers ----------------------------------------------------------------- */
@@ -84,7 +88,7 @@ static uint64_t get_u64(const uint8_t *source)
 /* Whether the fields fit the kind. */
 static enum col_frame_reason frame_judge(const struct col_frame *frame, uint16_t reserved)
 {
-	if (frame->kind < COL_FRAME_HELLO || frame->kind > COL_FRAME_HEARTBEAT)
+	if (frame->kind < COL_FRAME_HELLO || frame->kind > COL_FRAME_SHARE)
 		return COL_FRAME_BAD_KIND;
 	if (reserved != 0)
 		return COL_FRAME_BAD_RESERVED;
@@ -93,10 +97,13 @@ static enum col_frame_reason frame_judge(const struct col_frame *frame, uint16_t
 		return COL_FRAME_BAD_LENGTH;
 	if (!kinds[frame->kind].has_attempt && frame->attempt != 0)
 		return COL_FRAME_BAD_FIELD;
-	if (!kinds[frame->kind].has_op && (frame->op | frame->offset) != 0)
+	if (!kinds[frame->kind].has_op && frame->op != 0)
 		return COL_FRAME_BAD_FIELD;
-	if (!kinds[frame->kind].has_place
-	    && (frame->lane | frame->step | frame->digest) != 0)
+	if (!kinds[frame->kind].has_offset && frame->offset != 0)
+		return COL_FRAME_BAD_FIELD;
+	if (!kinds[frame->kind].has_digest && frame->digest != 0)
+		return COL_FRAME_BAD_FIELD;
+	if (!kinds[frame->kind].has_place && (frame->lane | frame->step) != 0)
 		return COL_FRAME_BAD_FIELD;
 	return COL_FRAME_VALID;
 }
@@ -185,4 +192,5 @@ void col_hello_decode(const uint8_t payload[COL_FRAME_HELLO_BYTES], struct col_h
 	hello_out->target = get_u64(payload + 16);
 	hello_out->stream = get_u32(payload + 24);
 	hello_out->stream_count = get_u32(payload + 28);
+	hello_out->window_bytes = 0;
 }

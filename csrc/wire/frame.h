@@ -18,19 +18,24 @@ enum col_frame_kind {
 	COL_FRAME_DATA = 2,
 	COL_FRAME_REPAIR = 3,
 	COL_FRAME_CREDIT = 4,
-	COL_FRAME_HEARTBEAT = 5
+	COL_FRAME_HEARTBEAT = 5,
+	COL_FRAME_DONE = 6, /* the sender's result of the operation is complete */
+	COL_FRAME_SHARE = 7 /* whether the sender has attached to the shared segment: step 1 or 0 */
 };
 
 /*
  * Every kind carries group, delivered and credit. What a kind does not use is zero:
  *
- * kind               attempt  op, offset  lane, step, digest  length
- * HELLO              yes      -           -                   COL_FRAME_HELLO_BYTES
- * DATA               yes      yes         yes                 0…COL_FRAME_PAYLOAD_BYTES_MAX
- * REPAIR             yes      yes         -                   0…COL_FRAME_PAYLOAD_BYTES_MAX
- * CREDIT, HEARTBEAT  -        -           -                   0
+ * kind               attempt  op   offset  digest  lane, step  length
+ * HELLO              yes      -    -       -       -           COL_FRAME_HELLO_BYTES
+ * DATA               yes      yes  yes     yes     yes         0…COL_FRAME_PAYLOAD_BYTES_MAX
+ * REPAIR             yes      yes  yes     -       -           0…COL_FRAME_PAYLOAD_BYTES_MAX
+ * CREDIT, HEARTBEAT  -        -    -       -       -           0
+ * DONE               yes      yes  -       yes     -           0
+ * SHARE              yes      -    -       -       yes         0
  *
- * The attempt of a hello is the epoch for which the connection is made.
+ * The attempt of a hello is the epoch for which the connection is made, its credit the window that
+ * its sender grants.
  */
 struct col_frame {
 	uint8_t kind; /* enum col_frame_kind */
@@ -53,6 +58,7 @@ struct col_hello {
 	uint64_t target;
 	uint32_t stream;
 	uint32_t stream_count;
+	uint32_t window_bytes; /* the frame's credit, not in the payload; 0: unknown */
 };
 
 enum col_frame_reason {

@@ -29,7 +29,9 @@ def test_training_survives_a_kill_a_stop_and_a_join(seed: int, tmp_path: Path) -
     assert all(result["parameters_difference"] < 1e-9 for result in report["results"])
     assert set(recoveries) == {"kill", "stop", "return", "join"}
     # A death is seen by its closed sockets, not by silence; a stop only by silence.
-    assert recoveries["kill"]["recovered_s"] < 0.5 <= recoveries["stop"]["recovered_s"]
+    # A stop shows only by silence; on idle links the last word is up to a heartbeat older.
+    assert recoveries["kill"]["recovered_s"] < 0.5
+    assert recoveries["stop"]["recovered_s"] > 0.35
     assert "\x1b" not in done.stdout
 
 

@@ -15,7 +15,7 @@ COUNT = 400_000
 
 def powers(stage: Stage) -> None:
     """Contributes a power of two per name, so that a sum tells who is in it."""
-    with stage.join() as group:
+    with stage.join(transport=stage.settings["transport"]) as group:
         bit_of = {peer.name: 2.0**peer.rank for peer in group.peers}
         stage.tell("joined", bit_of=bit_of)
         for index in range(12):
@@ -29,13 +29,14 @@ def powers(stage: Stage) -> None:
         stage.tell("over", events=events)
 
 
+@pytest.mark.parametrize("transport", ["auto", "tcp"])
 @pytest.mark.parametrize("frame", [1, 2, 4, 7, 11])
 @pytest.mark.parametrize("size", [2, 3])
 def test_a_death_in_the_middle_of_an_operation_is_survived_by_equal_results(
-    size: int, frame: int
+    size: int, frame: int, transport: str
 ) -> None:
     with world() as here:
-        peers = here.team(powers, size, victim="b", frame=frame)
+        peers = here.team(powers, size, victim="b", frame=frame, transport=transport)
         for peer in peers:
             peer.told("joined")
         survivors = [peer for peer in peers if peer.name != "b"]

@@ -4,7 +4,6 @@ A peer's function gets a `Stage`: what it tells arrives at the test as a dict, a
 says arrives at the peer. So tests wait for what happened, never for a time.
 """
 
-import dataclasses
 import importlib.machinery
 import importlib.util
 import json
@@ -30,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 new_event_loop().close()
 
 PATIENCE_S = 60.0
+RESULT_FIELDS = ("op", "epoch", "participants", "attempts", "duration_s", "algorithm", "transport")
 TIMEOUT_S = 1.0  # the groups' liveness knob
 
 Told = dict[str, Any]
@@ -272,7 +272,7 @@ def error_fields(error: collect.CollectError) -> Told:
 
 def result_fields(result: collect.Result) -> Told:
     """A result as a peer tells it, with the bytes in hexadecimal."""
-    fields = dataclasses.asdict(dataclasses.replace(result, array=None))
+    fields = {name: getattr(result, name) for name in RESULT_FIELDS}
     array = result.array
     return {**fields, "bytes": array.tobytes().hex() if array is not None else ""}
 

@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from collect.types import Admit, Incarnation
-from tests.sim.comm import SimOp
+from tests.sim.comm import ALL_REDUCE, BROADCAST, REDUCE, REDUCE_SCATTER, Collective, SimOp
 
 if TYPE_CHECKING:
     from tests.sim.world import Process
 
 OPS_PER_STEP = 3
+# What is called in turn: each collective, and whether its payload is large.
+CALLS: tuple[tuple[Collective, bool], ...] = (
+    (ALL_REDUCE, False),
+    (ALL_REDUCE, True),
+    (REDUCE_SCATTER, False),
+    (BROADCAST, False),
+    (ALL_REDUCE, False),
+    (REDUCE_SCATTER, True),
+    (REDUCE, True),
+)
 
 
 class SimApp:
@@ -49,6 +59,7 @@ class SimApp:
     def bring_in_step(self) -> None:
         contribution = (not self.is_newcomer, self.state)
         op = SimOp("bring_in_step", 7, contribution, self.on_in_step, self.on_step_failed)
+        op.is_large = self.process.world.is_state_large
         self.process.comm.submit(op)
 
     def on_in_step(self, op: SimOp, parts: tuple[Any, ...], _: tuple[Incarnation, ...]) -> None:
@@ -73,19 +84,29 @@ class SimApp:
         is_batch = self.admit is Admit.MANUAL and hash_ % 3 == 0
         self.outstanding = rest if is_batch else 1
         for index in range(self.outstanding):
-            digest = 100 + (position + index) % 5 + self.wrong_digest
-            self.wrong_digest = 0
-            contribution = (hash_, index)
-            op = SimOp(f"all_reduce {digest}", digest, contribution, self.on_done, self.on_failed)
-            self.process.comm.submit(op)
+            self.process.comm.submit(self.make_op(position + index, (hash_, index)))
+
+    def make_op(self, position: int, contribution: Any) -> SimOp:
+        collective, is_large = CALLS[position % len(CALLS)]
+        members = self.process.comm.members
+        root = members[position % len(members)] if collective.is_rooted else 0
+        world = len(members) if collective.is_shaped else 0
+        digest = crc32(repr((position % 5, collective.name, root, world)).encode())
+        digest += self.wrong_digest
+        self.wrong_digest = 0
+        descriptor = f"{collective.name} {position}"
+        op = SimOp(descriptor, digest, contribution, self.on_done, self.on_failed)
+        op.collective, op.is_large, op.root, op.called_for = collective, is_large, root, members
+        return op
 
     def on_done(
         self, op: SimOp, parts: tuple[Any, ...], participants: tuple[Incarnation, ...]
     ) -> None:
-        self.advance(op, repr((parts, participants)))
+        same = participants if op.collective.is_own else (parts, participants)
+        self.advance(op, "anything" if op.is_loose else repr(same))
 
     def on_failed(self, op: SimOp) -> None:
-        self.advance(op, "failed")
+        self.advance(op, "anything" if op.is_loose else "failed")
 
     def advance(self, op: SimOp, what: str) -> None:
         hash_, position = self.state

@@ -1,10 +1,13 @@
 """A model of the data plane with the contract of the C communicator (collect.h, comm).
 
-An operation is two slices with one owner each. Everybody sends its contribution to both owners; an
-owner that has all contributions sends the slice's result to everybody; who has both slices has
-delivered. So peers deliver at different times, and a crash leaves some with a result, some without.
+A collective is some slices, each with an owner, contributors and needers. The contributors send
+theirs to the owner; an owner that has all contributions sends the slice's result to the needers.
+Who has all that it needs is *whole*. Then it delivers at once, or, where the operation *commits*,
+when all members have sent their word (done) that they are whole. So peers deliver at different
+times, and a crash leaves some with a result, some without.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,7 +29,26 @@ from tests.sim.history import FAILED, require
 if TYPE_CHECKING:
     from tests.sim.world import Process, World
 
-SLICES = 2
+
+@dataclass(frozen=True)
+class Slice:
+    owner: Incarnation
+    contributors: tuple[Incarnation, ...]
+    needers: tuple[Incarnation, ...]
+
+
+@dataclass(frozen=True)
+class Collective:
+    name: str
+    is_own: bool = False  # each member has a result of its own
+    is_shaped: bool = False
+    is_rooted: bool = False
+
+
+ALL_REDUCE = Collective("all_reduce")
+REDUCE_SCATTER = Collective("reduce_scatter", is_own=True, is_shaped=True)
+BROADCAST = Collective("broadcast", is_rooted=True)
+REDUCE = Collective("reduce", is_own=True, is_rooted=True)
 
 
 @dataclass
@@ -36,15 +58,43 @@ class SimOp:
     contribution: Any
     on_done: Callable[["SimOp", Any, tuple[Incarnation, ...]], None]
     on_failed: Callable[["SimOp"], None]
+    collective: Collective = ALL_REDUCE
+    is_large: bool = False
+    root: Incarnation = 0
+    called_for: tuple[Incarnation, ...] = ()  # the members when it was called
     op: Op = 0
-    slices: dict[int, Any] = field(default_factory=dict)
+    is_started: bool = False
+    owned: set[int] = field(default_factory=set)  # slices whose results were sent
+    result: Any = None  # of the attempt that is whole
+    is_whole: bool = False
     is_complete: bool = False
     is_repaired: bool = False  # waits for a holder, does not run
+    is_uprooted: bool = False  # called by ranks that are others now
+
+    @property
+    def commits(self) -> bool:
+        """The large ones, and those in which somebody depends on nobody, who would run ahead."""
+        return self.is_large or self.collective.is_rooted
+
+    @property
+    def is_loose(self) -> bool:
+        """Nobody can repair another, and nobody waits for the others: outcomes may differ."""
+        return self.collective.is_own and not self.commits
+
+    def slices(self, members: tuple[Incarnation, ...]) -> list[Slice]:
+        if self.collective is ALL_REDUCE:
+            owners = [members[(self.op + index) % len(members)] for index in range(2)]
+            return [Slice(owner, members, members) for owner in owners]
+        if self.collective is REDUCE_SCATTER:
+            return [Slice(member, members, (member,)) for member in members]
+        if self.collective is BROADCAST:
+            return [Slice(self.root, (self.root,), members)]
+        return [Slice(self.root, members, (self.root,))]
 
 
 @dataclass(frozen=True)
 class Frame:
-    kind: str  # contribution, result, repair
+    kind: str  # contribution, result, repair, done
     source: Incarnation
     op: Op
     attempt: Ballot
@@ -67,8 +117,8 @@ class SimComm:
         self.retained: tuple[Op, Any] | None = None
         self.failed_early: set[Op] = set()
         self.kept: list[Frame] = []
-        self.inbox: dict[tuple[Op, int], dict[Incarnation, Frame]] = {}
-        self.results: dict[tuple[Op, int], Any] = {}
+        self.inbox: dict[tuple[Op, str, int], dict[Incarnation, Frame]] = {}
+        self.digests: defaultdict[Op, set[int]] = defaultdict(set)
         self.lost: dict[Incarnation, LinkLoss] = {}
         self.participants: dict[Ballot, tuple[Incarnation, ...]] = {}
         self.repair_ballot: Ballot = 0
@@ -107,12 +157,24 @@ class SimComm:
         flight = None
         if self.queue:
             op = self.queue[0]
-            flight = OpInFlight(op.op, self.epoch, op.descriptor, op.digest)
+            flight = OpInFlight(
+                op.op,
+                self.epoch,
+                op.descriptor,
+                op.digest,
+                is_whole=self.is_whole(op),
+                is_shaped=op.collective.is_shaped,
+                is_rooted=op.collective.is_rooted,
+            )
         lost = tuple(LostLink(peer, kind) for peer, kind in self.lost.items())
         return CommReport(self.consumed, flight, lost)
 
+    def is_whole(self, op: SimOp) -> bool:
+        """What it reports."""
+        return op.is_whole and op.commits
+
     def install(self, install: InstallComm) -> None:
-        view = install.view
+        view, before = install.view, self.members
         is_first, was_frozen = self.epoch == 0, self.is_frozen
         require(is_first or was_frozen or not self.queue, "installed with an operation in flight")
         self.epoch, self.members, self.is_frozen = view.epoch, view.incarnations, False
@@ -123,10 +185,11 @@ class SimComm:
             self.next_op = install.op_base
         self.process.record.group_key = view.group_key
         self.inbox.clear()
-        self.results.clear()
+        self.digests.clear()
         self.repair_ballot = self.epoch if install.has_repair else 0
         self.world.history.installed(self.self_id, view.group_key, view.epoch, self.members)
         self.world.links_installed(self.self_id, self.members, install.redials)
+        self.uproot(install, before)
         self.serve_repairs(install)
         self.settle(install)
         kept, self.kept = self.kept, []
@@ -147,24 +210,35 @@ class SimComm:
                 frame = Frame("repair", self.self_id, op, self.epoch, 0, 0, result)
                 self.world.send_frame(self.self_id, repair.needer, frame)
 
+    def uproot(self, install: InstallComm, before: tuple[Incarnation, ...]) -> None:
+        """Who calls from here on counts other ranks if members were lost. Only an operation that
+        all have in flight has one root for certain."""
+        if not set(before) <= set(self.members):
+            is_rerun = install.verdict.kind is VerdictKind.RERUN
+            for op in self.queue:
+                is_agreed = is_rerun and op.op == install.verdict.op
+                op.is_uprooted = op.collective.is_rooted and not is_agreed
+
     def settle(self, install: InstallComm) -> None:
         verdict, first = install.verdict, self.in_flight
         if first and not first.op:
             self.pump()  # the first operations of a newcomer
             first = self.in_flight
-            if first:
-                first.slices.clear()
         is_news = verdict.op > max(self.consumed.op, install.op_base)
         if verdict.kind is VerdictKind.FAIL and is_news:
             self.failed_early.add(verdict.op)
             self.process.record.foretold = verdict.op
         if first is None:
             return
-        first.is_repaired = verdict.kind is VerdictKind.REPAIR and first.op == verdict.op
-        first.slices.clear()
-        if first.is_repaired:
+        if verdict.kind is VerdictKind.REPAIR and first.op == verdict.op:
+            if self.is_whole(first):
+                self.finish(first, verdict.attempt, first.result)
+                return
             require(install.has_repair, "REPAIR without a holder for this peer")
+            first.is_repaired = True
             return
+        first.is_repaired = first.is_started = first.is_whole = False
+        first.owned.clear()
         what = "fails" if first.op in self.failed_early else "reruns"
         if install.op_base == 0:
             self.world.history.decided_against(self.self_id, first.op, what)
@@ -172,22 +246,29 @@ class SimComm:
 
     # ---- frames ----------------------------------------------------------------------------
 
+    def fits(self, op: SimOp) -> bool:
+        """Whether the call can run in this view."""
+        is_shape_ok = not op.collective.is_shaped or len(op.called_for) == len(self.members)
+        return is_shape_ok and not op.is_uprooted and (not op.root or op.root in self.members)
+
     def start(self, op: SimOp) -> None:
-        if op.is_repaired or op.slices:
+        if op.is_repaired or op.is_started:
             return
-        op.slices = {-1: None}  # started
-        for index in range(SLICES):
-            owner = self.members[(op.op + index) % len(self.members)]
-            frame = Frame(
-                "contribution", self.self_id, op.op, self.epoch, index, op.digest, op.contribution
-            )
-            self.send(owner, frame)
-        for index in range(SLICES):
-            self.take_result(op.op, index)
+        if not self.fits(op):
+            self.process.on_unfit(op.op)
+            return
+        op.is_started = True
+        for index, each in enumerate(op.slices(self.members)):
+            if self.self_id in each.contributors:
+                self.send(each.owner, self.frame("contribution", op, index, op.contribution))
+        self.progress()
+
+    def frame(self, kind: str, op: SimOp, index: int, payload: Any) -> Frame:
+        return Frame(kind, self.self_id, op.op, self.epoch, index, op.digest, payload)
 
     def send(self, target: Incarnation, frame: Frame) -> None:
         if target == self.self_id:
-            self.on_frame(frame)
+            self.store(frame)
         else:
             self.world.send_frame(self.self_id, target, frame)
 
@@ -200,38 +281,56 @@ class SimComm:
         elif self.accepts(frame):
             if frame.kind == "repair":
                 self.on_repair(frame)
-            elif frame.kind == "contribution":
-                self.on_contribution(frame)
             else:
-                self.results[frame.op, frame.slice] = frame.payload
-                self.take_result(frame.op, frame.slice)
+                self.store(frame)
+                self.progress()
 
-    def on_contribution(self, frame: Frame) -> None:
-        box = self.inbox.setdefault((frame.op, frame.slice), {})
-        box[frame.source] = frame
-        if len({each.digest for each in box.values()}) > 1:
-            self.process.on_mismatch(frame.op)
-            return
-        if all(member in box for member in self.members):
-            del self.inbox[frame.op, frame.slice]
-            parts = tuple(box[member].payload for member in self.members)
-            result = Frame(
-                "result", self.self_id, frame.op, self.epoch, frame.slice, frame.digest, parts
-            )
-            for member in self.members:
-                self.send(member, result)
-
-    def take_result(self, op: Op, index: int) -> None:
-        first = self.in_flight
-        if first is None or first.op != op or (op, index) not in self.results:
-            return
-        if not first.slices or first.is_repaired:
-            return
+    def store(self, frame: Frame) -> None:
         # As in an executor, what has been received once is not received again.
-        first.slices.setdefault(index, self.results.pop((op, index)))
-        if all(index in first.slices for index in range(SLICES)):
-            parts = tuple(first.slices[index] for index in range(SLICES))
-            self.finish(first, self.epoch, (parts, self.members))
+        box = self.inbox.setdefault((frame.op, frame.kind, frame.slice), {})
+        box.setdefault(frame.source, frame)
+        self.digests[frame.op].add(frame.digest)
+
+    def box(self, op: SimOp, kind: str, index: int) -> dict[Incarnation, Frame]:
+        return self.inbox.get((op.op, kind, index), {})
+
+    def progress(self) -> None:
+        op = self.in_flight
+        if op is None or not op.is_started or op.is_repaired or self.is_frozen:
+            return
+        if not self.digests[op.op] <= {op.digest}:
+            self.process.on_mismatch(op.op)
+            return
+        slices = op.slices(self.members)
+        for index, each in enumerate(slices):
+            if each.owner != self.self_id or index in op.owned:
+                continue
+            box = self.box(op, "contribution", index)
+            if all(peer in box for peer in each.contributors):
+                op.owned.add(index)
+                parts = tuple(box[peer].payload for peer in each.contributors)
+                for needer in each.needers:
+                    self.send(needer, self.frame("result", op, index, parts))
+        if not op.is_whole:
+            self.become_whole(op, slices)
+        if op.is_whole and self.may_deliver(op) and self.process.is_alive:
+            self.finish(op, self.epoch, op.result)
+
+    def become_whole(self, op: SimOp, slices: list[Slice]) -> None:
+        needed = [i for i, each in enumerate(slices) if self.self_id in each.needers]
+        if all(self.box(op, "result", index) for index in needed):
+            op.is_whole = True
+            op.result = (tuple(self.result_of(op, index) for index in needed), self.members)
+            if op.commits:
+                for member in self.members:
+                    self.send(member, self.frame("done", op, 0, None))
+
+    def result_of(self, op: SimOp, index: int) -> Any:
+        return next(iter(self.box(op, "result", index).values())).payload
+
+    def may_deliver(self, op: SimOp) -> bool:
+        words = self.box(op, "done", 0)
+        return not op.commits or all(member in words for member in self.members)
 
     def on_repair(self, frame: Frame) -> None:
         first = self.in_flight
@@ -256,11 +355,39 @@ class SimComm:
         if attempt == FAILED:
             self.consumed = Outcome(op.op, self.epoch, OutcomeKind.FAILED)
         else:
-            self.consumed = Outcome(op.op, attempt, OutcomeKind.DONE, True)
-            self.retained = (op.op, (attempt, result))
-        self.world.history.consumed(self.self_id, op.op, attempt, result)
+            is_retained = not op.commits and not op.collective.is_own
+            self.consumed = Outcome(op.op, attempt, OutcomeKind.DONE, is_retained)
+            self.retained = (op.op, (attempt, result)) if is_retained else None
+            self.check_delivery(op, attempt, result)
+        self.world.history.consumed(
+            self.self_id,
+            op.op,
+            attempt,
+            result,
+            is_own=op.collective.is_own,
+            is_loose=op.is_loose,
+        )
         if attempt == FAILED:
             op.on_failed(op)
         else:
             op.on_done(op, *result)
         self.pump()
+
+    def check_delivery(self, op: SimOp, attempt: Ballot, result: Any) -> None:
+        """Shaped operations complete among those they were called for; those that commit, when
+        every member of the attempt is whole, or has delivered it."""
+        members = result[1]
+        if op.collective.is_shaped:
+            require(members == op.called_for, f"{op.descriptor} completed among other members")
+        if not op.commits:
+            return
+        if attempt < self.epoch:  # who is gone meanwhile had its chance
+            members = tuple(member for member in members if member in self.members)
+        for member in members:
+            process = self.world.processes[member]
+            if member == self.self_id or not process.is_running:
+                continue
+            theirs, record = process.comm.in_flight, process.record
+            is_whole = theirs is not None and theirs.op == op.op and theirs.is_whole
+            is_past = record.attempts.get(op.op) == attempt or record.epoch > attempt
+            require(is_whole or is_past, f"delivered, but {process.name} is not whole")

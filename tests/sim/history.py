@@ -31,17 +31,32 @@ class Record:
 class History:
     def __init__(self) -> None:
         self.records: dict[Incarnation, Record] = {}
-        self.results: dict[tuple[int, Op, Ballot], Any] = {}
+        self.results: dict[tuple[int, Op, Ballot, Incarnation], Any] = {}
+        self.loose: set[tuple[int, Op]] = set()  # ops that may fail on some and complete on others
         self.states: dict[tuple[int, Op, Ballot], Any] = {}
         self.stable: dict[tuple[int, Op], Ballot] = {}
 
-    def consumed(self, peer: Incarnation, op: Op, attempt: Ballot, result: Any) -> None:
-        """`peer` delivered `op`, or failed it (attempt FAILED)."""
+    def consumed(
+        self,
+        peer: Incarnation,
+        op: Op,
+        attempt: Ballot,
+        result: Any,
+        *,
+        is_own: bool,
+        is_loose: bool,
+    ) -> None:
+        """`peer` delivered `op`, or failed it (attempt FAILED).
+
+        is_own: the result is another one on each member. is_loose: so may be the outcome.
+        """
         me = self.records[peer]
         require(op not in me.attempts, f"{me.name} completed op {op_name(op)} twice")
         require(not me.ops or op > me.ops[-1], f"{me.name} went back to op {op_name(op)}")
+        if is_loose:
+            self.loose.add((me.group_key, op))
         if attempt != FAILED:
-            key = (me.group_key, op, attempt)
+            key = (me.group_key, op, attempt, peer if is_own else 0)
             same = self.results.setdefault(key, result) == result
             require(same, f"{me.name} got another result of op {op_name(op)}")
             self._learn_stable(me)
@@ -54,8 +69,11 @@ class History:
         if me.ops:
             before = me.ops[-1]
             known = self.stable.setdefault((me.group_key, before), me.attempts[before])
-            same = known == me.attempts[before]
+            same = self._agree(me.group_key, before, known, me.attempts[before])
             require(same, f"S3: op {op_name(before)} is stable in two attempts ({me.name})")
+
+    def _agree(self, key: int, op: Op, one: Ballot, other: Ballot) -> bool:
+        return one == other or (FAILED in (one, other) and (key, op) in self.loose)
 
     def installed(
         self, peer: Incarnation, key: int, epoch: Ballot, members: tuple[Incarnation, ...]
@@ -68,6 +86,8 @@ class History:
     def decided_against(self, peer: Incarnation, op: Op, what: str) -> None:
         """S4: `op`, in flight at `peer`, runs again or fails in the epoch just installed."""
         epoch, name = self.records[peer].epoch, self.records[peer].name
+        if what == "fails" and (self.records[peer].group_key, op) in self.loose:
+            return
         for other in self._fellows(peer, is_same_epoch=False):
             done = FAILED < other.attempts.get(op, FAILED) < epoch
             require(not done, f"S4: {name} {what} op {op_name(op)}, {other.name} delivered it")
@@ -84,7 +104,7 @@ class History:
             for op in me.ops[-3:]:
                 theirs = other.attempts.get(op, me.attempts[op])
                 both_done = FAILED not in (theirs, me.attempts[op])
-                if theirs != me.attempts[op]:
+                if not self._agree(me.group_key, op, theirs, me.attempts[op]):
                     kind = "attempts" if both_done else "outcomes"
                     raise Violation(
                         f"S1: op {op_name(op)} has two {kind}, at {me.name} and {other.name}"

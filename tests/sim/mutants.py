@@ -14,7 +14,7 @@ from collect.membership.events import CommReport, InstallComm
 from collect.membership.verdict import Decision, decide
 from collect.types import Ballot, Incarnation, Verdict, View
 from collect.wire.messages import Prepared, Report
-from tests.sim.comm import Frame, SimComm
+from tests.sim.comm import Frame, SimComm, SimOp
 from tests.sim.world import Kinds
 
 
@@ -44,6 +44,51 @@ class CredulousComm(SimComm):
 
     def accepts(self, frame: Frame) -> bool:
         return not self.is_frozen
+
+
+class ImpatientComm(SimComm):
+    """Delivers before everybody's word has come."""
+
+    def may_deliver(self, op: SimOp) -> bool:
+        return True
+
+
+class BoastfulComm(SimComm):
+    """Reports that it is whole as soon as it has begun."""
+
+    def is_whole(self, op: SimOp) -> bool:
+        return op.commits and op.is_started
+
+
+class ShapelessComm(SimComm):
+    """Runs blocks that were meant for others."""
+
+    def freeze(self) -> CommReport:
+        report = super().freeze()
+        flight = report.in_flight
+        return replace(report, in_flight=flight and replace(flight, is_shaped=False))
+
+    def fits(self, op: SimOp) -> bool:
+        return True
+
+
+class RootlessComm(SimComm):
+    """Runs whatever names a root, though others may name another one after a loss."""
+
+    def freeze(self) -> CommReport:
+        report = super().freeze()
+        flight = report.in_flight
+        return replace(report, in_flight=flight and replace(flight, is_rooted=False))
+
+    def uproot(self, install: InstallComm, before: tuple[Incarnation, ...]) -> None:
+        pass
+
+
+class StubbornComm(SimComm):
+    """Runs what waited behind the operation in flight, whatever root it names."""
+
+    def uproot(self, install: InstallComm, before: tuple[Incarnation, ...]) -> None:
+        pass
 
 
 class HastyCoordinator(Coordinator):
@@ -82,5 +127,10 @@ MUTANTS = {
     "the verdict ignores deliveries": deaf_verdict,
     "the last result is not retained": lambda: just(Kinds(comm=ForgetfulComm)),
     "frames of old attempts are accepted": lambda: just(Kinds(comm=CredulousComm)),
+    "delivers before all DONE came": lambda: just(Kinds(comm=ImpatientComm)),
+    "reports whole before it is": lambda: just(Kinds(comm=BoastfulComm)),
+    "re-runs a shaped op among fewer": lambda: just(Kinds(comm=ShapelessComm)),
+    "a root of other ranks is taken": lambda: just(Kinds(comm=RootlessComm)),
+    "… of what waited in a queue": lambda: just(Kinds(comm=StubbornComm)),
     "COMMIT before all are PREPARED": lambda: just(Kinds(coordinator=HastyCoordinator)),
 }

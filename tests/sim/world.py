@@ -159,6 +159,12 @@ class Process:
             event = OpCancelled(op, CancelKind.MISMATCH, "another member called something else")
             self.later(0.0, partial(self.on, event))
 
+    def on_unfit(self, op: Op) -> None:
+        if (op, self.comm.epoch) not in self.mismatched:
+            self.mismatched.add((op, self.comm.epoch))
+            event = OpCancelled(op, CancelKind.MEMBERS, "called for other members")
+            self.later(0.0, partial(self.on, event))
+
     def on_announced(self, action: Announce) -> None:
         names = ",".join(member.name for member in action.who)
         self.world.trace(self.name, f"{action.kind.name} {names}: {action.reason}")
@@ -187,6 +193,7 @@ class World:
         self.links: dict[frozenset[Incarnation], Link] = {}
         self.slownesses = self.rng.choice(((1.0,), (1.0, 1.0, 1.0, 8.0), (1.0, 1.0, 40.0)))
         self.last_view: View | None = None  # the coordinator's disk
+        self.is_state_large = self.hints.random() < 0.5
         self.settle_s = self.rng.choice((0.0, 0.001, 0.005))
         self.coordinator: Coordinator | None = None
         self.generation = 0
@@ -532,7 +539,8 @@ class World:
 
     def tell_links_up(self, process: Process) -> None:
         if process.dialling and not self.missing_links(process):
-            ballot, process.dialling = process.dialling.ballot, None
+            ballot = process.dialling.ballot
+            process.dialling = None
             process.on(LinksUp(ballot))
 
     def tell_links_failed(self, process: Process, ballot: Ballot) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from collect.config import Address, AdmitMode, Algorithm, load, parse_address
+from collect.config import Address, AdmitMode, Algorithm, Transport, load, parse_address
 from collect.errors import InvalidArgument
 
 
@@ -12,7 +12,8 @@ def test_without_anything_the_defaults_hold() -> None:
     assert config.address is None
     assert (config.group, config.min_peers, config.timeout, config.port) == ("default", 1, 5.0, 0)
     assert config.admit is AdmitMode.AUTO
-    assert config.algorithm is Algorithm.DIRECT
+    assert config.algorithm is Algorithm.AUTO
+    assert (config.commit_bytes, config.transport) == (256 * 1024, Transport.AUTO)
     assert config.name
 
 
@@ -24,6 +25,8 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default() -> No
         "COLLECT_ADMIT": "Manual",
         "COLLECT_ADVERTISE": "10.0.0.1, fe.example.org",
         "COLLECT_GROUP": "",
+        "COLLECT_COMMIT_BYTES": "0",
+        "COLLECT_TRANSPORT": "TCP",
     }
 
     config = load({"name": "given", "timeout": None}, environment)
@@ -34,6 +37,7 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default() -> No
     assert config.admit is AdmitMode.MANUAL
     assert config.advertise == ("10.0.0.1", "fe.example.org")
     assert config.group == "default"
+    assert (config.commit_bytes, config.transport) == (0, Transport.TCP)
 
 
 def test_every_other_time_follows_from_the_timeout() -> None:
@@ -56,8 +60,11 @@ def test_every_other_time_follows_from_the_timeout() -> None:
         ("chunk_bytes", 100, "multiple of 64"),
         ("chunk_bytes", 2 << 20, "from 64 to"),
         ("port", 65536, "from 0 to 65535"),
+        ("commit_bytes", -1, "from 0 to 2147483648"),
+        ("commit_bytes", (1 << 31) + 1, "from 0 to 2147483648"),
+        ("transport", "rdma", "'auto', 'tcp'"),
         ("admit", "sometimes", "'auto', 'manual'"),
-        ("algorithm", "tree", "'direct', 'ring', 'star'"),
+        ("algorithm", "butterfly", "'auto', 'direct', 'ring', 'star'"),
         ("name", "", "printable"),
         ("name", "two\nlines", "printable"),
         ("group", "x" * 65, "1 to 64"),

@@ -1,4 +1,4 @@
-"""`collect bench`: latency and bandwidth between processes of this machine, over loopback TCP."""
+"""`collect bench`: latency and bandwidth of collectives between processes of this machine."""
 
 from __future__ import annotations
 
@@ -7,68 +7,165 @@ import asyncio
 import json
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from collect.cli.bench.figures import SIZES_MAX, Figures, size_text, sizes, time_text
-from collect.cli.bench.libraries import is_importable
-from collect.cli.bench.worlds import Suite, measure_suite
+from collect.cli.bench import installed, limits
+from collect.cli.bench.cases import BOTH, COLLECTIVES, IN_PLACE, OUT_OF_PLACE
+from collect.cli.bench.choices import name_list, peer_list, size_list, world_list
+from collect.cli.bench.figures import Figures, size_text, time_text
+from collect.cli.bench.limits import Limits
+from collect.cli.bench.peers import PEERS, Peer, find
+from collect.cli.bench.plot import draw, require_matplotlib
+from collect.cli.bench.suite import DTYPES, OPS, Suite, peer_transports
+from collect.cli.bench.table import tables
+from collect.cli.bench.worlds import Notes, measure_suite
 from collect.cli.usage import UsageError, output_file, positive_int, seconds
-from collect.config import STREAMS_MAX, Algorithm
+from collect.config import STREAMS_MAX
 
 EXIT_OK = 0
-PLAIN_WIDTH = 120
-WORLD_MAX = 64
-COLLECTIVES = ("all-reduce",)
-HEADINGS = ("median", "p95", "GB/s", "bus GB/s", "n")
-SHORT_HEADINGS = ("median", "p95", "bus GB/s")  # with another library beside it
-DTYPES = ("int32", "int64", "float32", "float64")
+PLAIN_WIDTH = 240
+MODES = (installed.CALL, installed.PERSISTENT)
+ARRAYS = (installed.PRIVATE, installed.SHARED)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("collective", choices=COLLECTIVES)
+    all_names = ", ".join(COLLECTIVES)
     add(
-        "--world",
-        type=positive_int,
-        nargs="+",
-        metavar="P",
-        default=[2, 4],
-        help="members (default 2 4)",
+        "collectives",
+        nargs="?",
+        type=name_list(list(COLLECTIVES), has_all=True),
+        metavar="COLLECTIVE,…",
+        help=f"what to measure: all, or of {all_names}",
     )
     add(
         "--sizes",
-        type=sizes,
-        nargs="+",
-        default=[sizes("8..128Mi")],
-        metavar="BYTES",
-        help="sizes, or ranges in steps of a factor 4 (default 8..128Mi)",
+        type=size_list,
+        default=size_list("8:128MiB"),
+        metavar="BYTES,…",
+        help="of the larger buffer; also MIN:MAX[:FACTOR] (default 8:128MiB, in steps of 4)",
     )
-    add("--iterations", type=_iterations, default=None, metavar="N", help="per size, or 'auto'")
+    add("--worlds", type=world_list, default=[2, 4], metavar="P,…", help="processes (default 2,4)")
     add(
-        "--budget",
-        type=seconds,
-        metavar="S",
-        default=1.0,
-        help="seconds per size for 'auto' (default 1)",
+        "--dtypes",
+        type=name_list(DTYPES),
+        default=["float32"],
+        metavar="T,…",
+        help=f"of {', '.join(DTYPES)} (default float32)",
     )
-    add("--dtype", choices=DTYPES, default="float32")
-    add("--compare", choices=("gloo",), help="measure this library too, taking turns")
-    add("--streams", type=positive_int, metavar="N", default=1, help="sockets per link (default 1)")
-    add("--algorithm", choices=[each.value for each in Algorithm], default="direct")
+    add(
+        "--ops",
+        type=name_list(OPS),
+        default=["sum"],
+        metavar="OP,…",
+        help=f"of {', '.join(OPS)} (default sum)",
+    )
+    known = ", ".join(installed.algorithms())
+    add(
+        "--algorithms",
+        type=name_list(installed.algorithms()),
+        default=[installed.AUTO],
+        metavar="A,…",
+        help=f"of {known} (default auto)",
+    )
+    add(
+        "--transports",
+        type=name_list(installed.TRANSPORTS),
+        default=[installed.AUTO],
+        metavar="T,…",
+        help="of auto, tcp, shm (default auto)",
+    )
+    add(
+        "--mode",
+        type=name_list(MODES),
+        default=[installed.CALL],
+        metavar="M,…",
+        help="call: as most programs do; persistent: prepared once (default call)",
+    )
+    add(
+        "--arrays",
+        type=name_list(ARRAYS),
+        default=[installed.PRIVATE],
+        metavar="A,…",
+        help="private: any array; shared: made by collect.empty (default private)",
+    )
+    _add_manner(parser)
+    add(
+        "--against",
+        type=peer_list(PEERS),
+        metavar="PEER,…",
+        help=f"measure these too, taking turns: {', '.join(PEERS)}; "
+        "NAME=FOLDER tells where an MPI is installed, with its bin/mpiexec",
+    )
+    add("--limits", action="store_true", help="measure what this machine allows at best, too")
     add("--json", type=output_file, metavar="FILE", help="write every figure as JSON")
+    add("--plot", type=output_file, metavar="FILE", help="draw time over size (.png, .svg, .pdf)")
+
+
+def _add_manner(parser: argparse.ArgumentParser) -> None:
+    """How each case is done, how often, and whether its result is checked."""
+    add = parser.add_argument
+    placement = parser.add_mutually_exclusive_group()
+    for option, chosen, what in (
+        ("--in-place", (IN_PLACE,), "the result replaces the input (default)"),
+        ("--out-of-place", (OUT_OF_PLACE,), "the result has an array of its own"),
+        ("--both", BOTH, "one after the other"),
+    ):
+        placement.add_argument(
+            option, dest="placements", action="store_const", const=chosen, help=what
+        )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--iterations", type=positive_int, metavar="N", help="of each, in all")
+    length.add_argument(
+        "--seconds", type=seconds, metavar="S", default=1.0, help="of each, in all (default 1)"
+    )
+    add("--rounds", type=positive_int, metavar="N", default=5, help="turns of each (default 5)")
+    add("--streams", type=positive_int, metavar="N", default=1, help="sockets per link (default 1)")
+    add(
+        "--check",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="check every element of the results, outside of the measured time",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    suite = _suite(arguments)
+    if arguments.collectives is None and not arguments.limits:
+        raise UsageError("collect bench: name a collective, or all, or --limits")
+    if arguments.plot is not None:
+        require_matplotlib()
+    notes = Notes()
+    suite = _suite(arguments, notes) if arguments.collectives is not None else None
     terminal = Console(highlight=False)
     console = terminal if terminal.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
+    found: Limits | None = None
+    if arguments.limits:
+        with console.status("measuring what this machine allows"):
+            found = limits.measure()
+        console.print(limits.table(found))
+    rows: list[list[Figures]] = []
+    if suite is not None:
+        rows = _measure(suite, console, notes)
+        for table in tables(rows, suite.peers, found):
+            console.print(table)
+    for name, version in notes.versions.items():
+        console.print(f"{name}: {version}")
+    for line in notes.lines:
+        console.print(f"note: {line}", markup=False)
+    if arguments.json is not None:
+        _write(arguments.json, suite, rows, notes, found)
+    if arguments.plot is not None and rows:
+        draw([figures for row in rows for figures in row], arguments.plot)
+    return EXIT_OK
+
+
+def _measure(suite: Suite, console: Console, notes: Notes) -> list[list[Figures]]:
     rows: list[list[Figures]] = []
     with console.status("starting") as status:
 
@@ -76,91 +173,117 @@ def run(arguments: argparse.Namespace) -> int:
             rows.append(row)
             first = row[0]
             status.update(
-                f"world {first.world}: {size_text(first.size_bytes)} in {time_text(first.median_s)}"
+                f"{first.world} processes, {first.case.collective}: "
+                f"{size_text(first.case.size_bytes)} in {time_text(first.median_s)}"
             )
 
-        asyncio.run(measure_suite(suite, take))
-    for world in suite.worlds:
-        console.print(_table(suite, world, [row for row in rows if row[0].world == world]))
-    if arguments.json is not None:
-        _write(arguments.json, suite, rows)
-    return EXIT_OK
+        asyncio.run(measure_suite(suite, take, notes))
+    return rows
 
 
-def _iterations(text: str) -> int | None:
-    return None if text == "auto" else positive_int(text)
-
-
-def _suite(arguments: argparse.Namespace) -> Suite:
-    sizes_bytes = sorted({size for group in arguments.sizes for size in group})
-    itemsize = np.dtype(arguments.dtype).itemsize
-    if len(sizes_bytes) > SIZES_MAX:
-        raise UsageError(f"collect bench: more than {SIZES_MAX} sizes")
-    if odd := [size for size in sizes_bytes if size % itemsize]:
-        raise UsageError(
-            f"collect bench: {odd[0]} bytes are no whole number of {arguments.dtype} elements"
-        )
-    if wrong := [world for world in arguments.world if not 2 <= world <= WORLD_MAX]:
-        raise UsageError(f"collect bench: --world {wrong[0]} is not within 2…{WORLD_MAX}")
+def _suite(arguments: argparse.Namespace, notes: Notes) -> Suite:
+    """What the arguments ask for, as far as the installed package can do it."""
     if arguments.streams > STREAMS_MAX:
         raise UsageError(f"collect bench: --streams must be at most {STREAMS_MAX}")
-    libraries = ("collect", arguments.compare) if arguments.compare else ("collect",)
-    if missing := [library for library in libraries if not is_importable(library)]:
+    collectives = _collectives(arguments.collectives, notes)
+    _require("--arrays", arguments.arrays, installed.arrays())
+    possible = {mode for collective in collectives for mode in installed.modes(collective)}
+    _require("--mode", arguments.mode, [mode for mode in MODES if mode in possible])
+    transports = _transports(arguments.transports, notes)
+    has_choice = any(installed.takes_algorithm(collective) for collective in collectives)
+    if not has_choice and len(arguments.algorithms) > 1:
         raise UsageError(
-            f"collect bench: --compare {missing[0]} needs torch; pip install 'collect[torch]'"
+            "collect bench: this version of collect has one algorithm per group; name one"
         )
+    widest = max(np.dtype(dtype).itemsize for dtype in arguments.dtypes)
+    if odd := [size for size in arguments.sizes if size % widest]:
+        raise UsageError(
+            f"collect bench: {odd[0]} bytes are no whole number of elements of {widest} bytes"
+        )
+    group_algorithm = "" if has_choice else arguments.algorithms[0]
     return Suite(
-        libraries=libraries,
-        worlds=tuple(dict.fromkeys(arguments.world)),
-        sizes_bytes=tuple(sizes_bytes),
-        dtype=arguments.dtype,
+        collectives=tuple(collectives),
+        sizes_bytes=tuple(arguments.sizes),
+        worlds=tuple(arguments.worlds),
+        transports=tuple(transports),
+        peers=tuple(_peers(arguments.against or {}, transports, notes)),
+        dtypes=tuple(arguments.dtypes),
+        ops=tuple(arguments.ops),
+        placements=arguments.placements or (IN_PLACE,),
+        algorithms=tuple(arguments.algorithms),
+        modes=tuple(arguments.mode),
+        arrays=tuple(arguments.arrays),
+        group_algorithm="" if group_algorithm == installed.AUTO else group_algorithm,
         streams=arguments.streams,
-        algorithm=arguments.algorithm,
+        rounds=arguments.rounds,
         iterations=arguments.iterations,
-        budget_s=arguments.budget,
+        budget_s=arguments.seconds,
+        is_checked=arguments.check,
     )
 
 
-def _table(suite: Suite, world: int, rows: list[list[Figures]]) -> Table:
-    title = f"all-reduce of {suite.dtype}, {world} processes, loopback TCP, {suite.algorithm}"
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
-    is_comparison = len(suite.libraries) > 1
-    headings = [
-        f"{library}\n{heading}" if is_comparison else heading
-        for library in suite.libraries
-        for heading in (SHORT_HEADINGS if is_comparison else HEADINGS)
-    ]
-    for heading in ("size", *headings, *(("times\nfaster",) if is_comparison else ())):
-        table.add_column(heading, justify="right", vertical="bottom", no_wrap=True)
-    for row in rows:
-        table.add_row(*_cells(row))
-    return table
+def _collectives(wanted: Sequence[str], notes: Notes) -> list[str]:
+    here = installed.collectives()
+    missing = [each for each in wanted if each not in here]
+    if missing and len(wanted) < len(COLLECTIVES):
+        raise UsageError(
+            f"collect bench: this version of collect has no {missing[0]}; it has {', '.join(here)}"
+        )
+    if missing:
+        notes.add(f"this version of collect has no {', '.join(missing)}")
+    return [each for each in wanted if each in here]
 
 
-def _cells(row: list[Figures]) -> Iterable[str]:
-    is_comparison = len(row) > 1
-    yield size_text(row[0].size_bytes)
-    for figures in row:
-        yield time_text(figures.median_s)
-        yield time_text(figures.p95_s)
-        if not is_comparison:
-            yield f"{figures.algorithm_bytes_per_s / 1e9:.3f}"
-        yield f"{figures.bus_bytes_per_s / 1e9:.3f}"
-        if not is_comparison:
-            yield str(figures.iterations)
-    if is_comparison:
-        yield f"{row[1].median_s / row[0].median_s:.2f}"
+def _require(option: str, wanted: Sequence[str], possible: Sequence[str]) -> None:
+    if missing := [each for each in wanted if each not in possible]:
+        raise UsageError(
+            f"collect bench: {option} {missing[0]}: this version of collect has only "
+            f"{', '.join(possible)}"
+        )
 
 
-def _write(path: Path, suite: Suite, rows: list[list[Figures]]) -> None:
+def _transports(wanted: Sequence[str], notes: Notes) -> list[str]:
+    possible = installed.transports()
+    if installed.AUTO in possible:
+        return list(wanted)
+    if installed.AUTO in wanted:
+        notes.add("this version of collect has no choice of transports: it is TCP")
+    _require("--transports", [each for each in wanted if each != installed.AUTO], possible)
+    return possible
+
+
+def _peers(wanted: dict[str, str | None], transports: Sequence[str], notes: Notes) -> list[Peer]:
+    """Each with every transport that one of ours is compared with."""
+    kinds = list(dict.fromkeys(peer_transports(transport) for transport in transports))
+    peers = []
+    for name, folder in wanted.items():
+        found = [peer for kind in kinds if (peer := find(name, folder, kind)) is not None]
+        if not found:
+            other = installed.TCP if kinds == [installed.SHM] else installed.SHM
+            found = [peer for peer in [find(name, folder, other)] if peer is not None]
+            notes.add(f"{name} has {other} only")
+        peers += found
+    return peers
+
+
+def _write(
+    path: Path,
+    suite: Suite | None,
+    rows: Sequence[Sequence[Figures]],
+    notes: Notes,
+    found: Limits | None,
+) -> None:
     document: dict[str, Any] = {
-        "collective": "all-reduce",
-        "transport": "loopback TCP",
-        "dtype": suite.dtype,
-        "streams": suite.streams,
-        "algorithm": suite.algorithm,
-        "machine": {"cores": os.cpu_count(), "kind": platform.machine()},
+        "machine": {
+            "cores": os.cpu_count(),
+            "kind": platform.machine(),
+            "system": f"{platform.system()} {platform.release()}",
+        },
         "python": platform.python_version(),
+        "versions": notes.versions,
+        "notes": notes.lines,
+        "limits": asdict(found) if found else None,
+        "streams": suite.streams if suite else None,
         "figures": [figures.as_json() for row in rows for figures in row],
     }
     try:

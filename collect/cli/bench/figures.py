@@ -1,71 +1,104 @@
-"""What is measured and how it is summed up. Pure.
-
-Terms are those of nccl-tests: for an operation over p members on S bytes that takes t,
-*algorithm bandwidth* is S/t, and *bus bandwidth* of an all-reduce is 2(p-1)/p * S/t: what each
-member's link must carry at least, which can be compared with the link's speed for any p.
-"""
+"""Times, how they are summed up, and how they are written. Pure."""
 
 from __future__ import annotations
 
-import argparse
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from collect.cli.usage import byte_count
+from collect.cli.bench.cases import COLLECTIVES, Case, Variant, bus_factor
 
 NS_PER_S = 1_000_000_000
-ITERATIONS_MIN = 10
+ITERATIONS_MIN = 5
 ITERATIONS_MAX = 4000
-RANGE_FACTOR = 4  # between the sizes of a range
-SIZES_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Times of one library, one size and one world, of all iterations on all members."""
+    """Times of one library doing one case in one way, over all rounds."""
 
     library: str
+    transport: str
     world: int
-    size_bytes: int
+    case: Case
+    variant: Variant
     iterations: int
+    min_s: float
     median_s: float
-    p95_s: float
+    p99_s: float
+    rounds_s: tuple[float, ...]  # median of each round
 
     @property
     def algorithm_bytes_per_s(self) -> float:
-        return self.size_bytes / self.median_s
+        return self.case.size_bytes / self.median_s
 
     @property
     def bus_bytes_per_s(self) -> float:
-        return 2 * (self.world - 1) / self.world * self.algorithm_bytes_per_s
+        return bus_factor(self.case.collective, self.world) * self.algorithm_bytes_per_s
 
-    def as_json(self) -> dict[str, str | int | float]:
+    def as_json(self) -> dict[str, object]:
         return {
             "library": self.library,
+            "transport": self.transport,
             "world": self.world,
-            "size_bytes": self.size_bytes,
+            "collective": self.case.collective,
+            "size_bytes": self.case.size_bytes,
+            "dtype": self.case.dtype,
+            "op": self.case.op,
+            "placement": self.case.placement,
+            "algorithm": self.variant.algorithm,
+            "mode": self.variant.mode,
+            "arrays": self.variant.arrays,
             "iterations": self.iterations,
+            "min_s": self.min_s,
             "median_s": self.median_s,
-            "p95_s": self.p95_s,
+            "p99_s": self.p99_s,
+            "rounds_median_s": list(self.rounds_s),
             "algorithm_bytes_per_s": self.algorithm_bytes_per_s,
             "bus_bytes_per_s": self.bus_bytes_per_s,
         }
 
 
-def sum_up(library: str, world: int, size_bytes: int, times_ns: Sequence[int]) -> Figures:
-    """Median and 95th percentile over the samples of every member."""
+def operation_times(collective: str, times_ns: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
+    """Seconds of each operation, from every rank's times of its calls (rank by iteration).
+
+    Where nobody can run ahead of the others, the mean over the ranks: their sum is the time that
+    passed. Else the ranks began together, and the operation is over when the last is done.
+    """
     times_s = np.asarray(times_ns, dtype=np.float64) / NS_PER_S
+    if COLLECTIVES[collective].is_synchronising:
+        return np.asarray(times_s.mean(axis=0))
+    return np.asarray(times_s.max(axis=0))
+
+
+def sum_up(
+    label: tuple[str, str],
+    world: int,
+    case: Case,
+    variant: Variant,
+    rounds: Sequence[npt.NDArray[np.float64]],
+) -> Figures:
+    """Figures of all rounds' operation times, each at least one. `label`: library, transport."""
+    times_s = np.concatenate(rounds)
     return Figures(
-        library=library,
+        library=label[0],
+        transport=label[1],
         world=world,
-        size_bytes=size_bytes,
-        iterations=len(times_ns) // world,
+        case=case,
+        variant=variant,
+        iterations=len(times_s),
+        min_s=float(times_s.min()),
         median_s=float(np.median(times_s)),
-        p95_s=float(np.percentile(times_s, 95)),
+        p99_s=float(np.percentile(times_s, 99)),
+        rounds_s=tuple(float(np.median(each)) for each in rounds),
     )
+
+
+def best(figures: Sequence[Figures]) -> Figures | None:
+    """Of the ways in which a library did the same, the fastest."""
+    return min(figures, key=lambda each: each.median_s, default=None)
 
 
 def iterations_for(one_s: float, budget_s: float) -> int:
@@ -74,24 +107,16 @@ def iterations_for(one_s: float, budget_s: float) -> int:
     return min(max(fitting, ITERATIONS_MIN), ITERATIONS_MAX)
 
 
-def sizes(text: str) -> list[int]:
-    """'64Ki', or a range '8..128Mi' in steps of a factor 4, for argparse."""
-    match = re.fullmatch(r"([^.]+)\.\.([^.]+)", text)
-    if match is None:
-        return [byte_count(text)]
-    first, last = byte_count(match[1]), byte_count(match[2])
-    if first > last:
-        raise argparse.ArgumentTypeError(f"{text!r}: the range is empty")
-    found = [first]
-    while found[-1] * RANGE_FACTOR <= last:
-        found.append(found[-1] * RANGE_FACTOR)
-    return found if found[-1] == last else [*found, last]
+def shares(total: int, rounds: int) -> list[int]:
+    """The iterations of each round that has any; a remainder goes to the first ones."""
+    counts = [(total + rounds - 1 - index) // rounds for index in range(rounds)]
+    return [count for count in counts if count]
 
 
 def size_text(size_bytes: int) -> str:
     """8 -> '8 B', 4096 -> '4 KiB'; a size that is no multiple stays in smaller units."""
     for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if size_bytes % unit == 0:
+        if size_bytes and size_bytes % unit == 0:
             return f"{size_bytes // unit} {name}"
     return f"{size_bytes} B"
 
@@ -101,4 +126,5 @@ def time_text(time_s: float) -> str:
     for scale, unit in ((1.0, "s"), (1e-3, "ms")):
         if time_s >= scale:
             return f"{time_s / scale:.2f} {unit}"
-    return f"{time_s * 1e6:.1f} us"
+    digits = 1 if time_s >= 10e-6 else 2
+    return f"{time_s * 1e6:.{digits}f} us"

@@ -1,88 +1,73 @@
-"""The libraries that can be measured, each behind the same two calls. Run in worker processes."""
+"""The libraries that can be measured, each behind the same few calls. Run in worker processes."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy.typing as npt
+import numpy as np
 
-import collect
+from collect.cli.bench.cases import Variant
+from collect.cli.bench.operands import Array, Operands
 
-LIBRARIES = ("collect", "gloo")
+Call = Callable[[], object]
+
+
+class Unavailable(Exception):
+    """This library cannot do what was asked; the text says what."""
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerOptions:
-    """How a worker joins its world."""
+class Membership:
+    """How a worker finds its world. A library that is launched with ranks knows better."""
 
     library: str
-    meeting: str  # a coordinator's address, or, for gloo, a file that does not exist yet
+    transport: str
+    meeting: str  # a coordinator's address, or a file that does not exist yet
     rank: int
     world: int
     streams: int
-    algorithm: str
+    algorithm: str  # of the whole group, where calls have no choice
 
 
 class Library(Protocol):
     """A joined world."""
 
-    def prepare(self, array: npt.NDArray[Any]) -> Callable[[], object]:
-        """A call that all-reduces `array` in place."""
+    rank: int
+    version: str
+
+    def make(self, count: int, dtype: np.dtype[Any], arrays: str) -> Array:
+        """An array for operands, of any contents."""
+
+    def prepare(self, operands: Operands, variant: Variant) -> Call:
+        """The call to be measured. Raises Unavailable."""
+
+    def barrier(self) -> None: ...
+
+    def release(self) -> None:
+        """Gives up what `prepare` made."""
 
     def close(self) -> None: ...
 
 
-def is_importable(library: str) -> bool:
-    """Whether workers will be able to measure it; imports nothing."""
-    return library != "gloo" or importlib.util.find_spec("torch") is not None
+def private_array(count: int, dtype: np.dtype[Any]) -> Array:
+    """Memory of this process, page by page its own."""
+    array = np.empty(count, dtype)
+    array.fill(0)
+    return array
 
 
-def open_library(options: WorkerOptions) -> Library:
-    return Gloo(options) if options.library == "gloo" else Collect(options)
+def open_library(membership: Membership) -> Library:
+    """Joins the world; returns when everybody has."""
+    if membership.library == "collect":
+        from collect.cli.bench.ours import Collect  # noqa: PLC0415 - the others need none of it
 
+        return Collect(membership)
+    if membership.library == "gloo":
+        from collect.cli.bench.gloo import Gloo  # noqa: PLC0415 - an optional extra
 
-class Collect:
-    """This library."""
+        return Gloo(membership)
+    from collect.cli.bench.mpi import Mpi  # noqa: PLC0415 - an optional extra
 
-    def __init__(self, options: WorkerOptions) -> None:
-        self._group = collect.join(
-            options.meeting,
-            group="bench",
-            name=f"rank-{options.rank}",
-            min_peers=options.world,
-            streams=options.streams,
-            algorithm=options.algorithm,
-        )
-
-    def prepare(self, array: npt.NDArray[Any]) -> Callable[[], object]:
-        return lambda: self._group.all_reduce(array)
-
-    def close(self) -> None:
-        self._group.leave()
-
-
-class Gloo:
-    """torch.distributed with the gloo back end, on the loopback interface."""
-
-    def __init__(self, options: WorkerOptions) -> None:
-        import torch  # noqa: PLC0415 - an optional extra
-        import torch.distributed  # noqa: PLC0415
-
-        self._torch = torch
-        self._distributed = torch.distributed
-        self._distributed.init_process_group(
-            "gloo",
-            init_method=f"file://{options.meeting}",
-            rank=options.rank,
-            world_size=options.world,
-        )
-
-    def prepare(self, array: npt.NDArray[Any]) -> Callable[[], object]:
-        tensor = self._torch.from_numpy(array)
-        return lambda: self._distributed.all_reduce(tensor)
-
-    def close(self) -> None:
-        self._distributed.destroy_process_group()
+    return Mpi(membership)

@@ -12,8 +12,7 @@
 static collect_op *begin(struct world *world, uint32_t peer, float *values, size_t count)
 {
 	collect_op *op = NULL;
-	CHECK_EQ(collect_comm_all_reduce(world->peers[peer].comm, values, values, count,
-	                                 COLLECT_FLOAT32, COLLECT_SUM, 0, &op),
+	CHECK_EQ(world_all_reduce_start(world, peer, values, count, &op),
 	         COLLECT_OK);
 	return op;
 }
@@ -454,10 +453,10 @@ TEST(a_deadline_that_passes_is_told_and_the_operation_goes_on)
 	collect_op *op;
 	world_open(&world, &(struct world_options){.count = 2});
 	world_install(&world, 3, 1ull << 32);
-	CHECK_EQ(collect_comm_all_reduce(world.peers[0].comm, values[0], values[0], 8,
-	                                 COLLECT_FLOAT32, COLLECT_SUM,
-	                                 col_clock_ns() + 20 * COL_NS_PER_MS, &op),
-	         COLLECT_OK);
+	struct collect_call call = {
+		.dtype = COLLECT_FLOAT32, .algorithm = COLLECT_AUTO, .source = values[0],
+		.target = values[0], .count = 8, .deadline_ns = col_clock_ns() + 20 * COL_NS_PER_MS};
+	CHECK_EQ(collect_comm_start(world.peers[0].comm, &call, &op), COLLECT_OK);
 	CHECK_EQ(world_await(&world, 0, COLLECT_EVENT_LATE).op, (1ull << 32) + 1);
 	end(begin(&world, 1, values[1], 8), COLLECT_OK);
 	end(op, COLLECT_OK);
@@ -521,23 +520,7 @@ TEST(operations_that_nobody_waits_for_are_done_too)
 TEST(bad_arguments_are_refused)
 {
 	struct world world;
-	float values[64] = {0};
-	collect_op *op;
 	world_open(&world, &(struct world_options){.count = 1});
-	collect_comm *comm = world.peers[0].comm;
-	CHECK_EQ(collect_comm_all_reduce(comm, values, values, 8, 99, COLLECT_SUM, 0, &op),
-	         COLLECT_E_INVALID);
-	CHECK_EQ(collect_comm_all_reduce(comm, values, values, 8, COLLECT_FLOAT32, 99, 0, &op),
-	         COLLECT_E_INVALID);
-	CHECK_EQ(collect_comm_all_reduce(comm, NULL, values, 8, COLLECT_FLOAT32, 0, 0, &op),
-	         COLLECT_E_INVALID);
-	CHECK_EQ(collect_comm_all_reduce(comm, values, values + 1, 8, COLLECT_FLOAT32, 0, 0, &op),
-	         COLLECT_E_INVALID);
-	size_t huge = SIZE_MAX / 2;
-	CHECK_EQ(collect_comm_all_reduce(comm, values, values, huge, COLLECT_FLOAT32, 0, 0, &op),
-	         COLLECT_E_INVALID);
-	CHECK_EQ(collect_comm_all_reduce(comm, values, values, 8, COLLECT_FLOAT16, 0, 0, &op),
-	         COLLECT_E_UNAVAILABLE);
 	struct collect_engine_options options = {.bind_address = "nowhere", .streams = 1,
 	                                         .chunk_bytes = 4096, .window_bytes = 1 << 20,
 	                                         .silence_ns = COL_NS_PER_S,

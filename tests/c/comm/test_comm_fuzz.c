@@ -72,6 +72,12 @@ static size_t count_of(const struct fuzz *fuzz, uint64_t number)
 	return counts[col_prng_below(&prng, most)];
 }
 
+/* Most reduce; the others gather. */
+static bool is_gather(const struct fuzz *fuzz, uint64_t number)
+{
+	return (fuzz->seed * 104729 + number) * 0x9e3779b97f4a7c15u >> 62 == 0;
+}
+
 static float value_of(uint32_t life, uint64_t number, size_t index)
 {
 	return (float)((life * 31 + number * 7 + index) % 101);
@@ -83,8 +89,23 @@ struct call {
 	float *values;
 };
 
-static void result_check(struct life *life, const struct call *call, size_t count, uint64_t view,
-                         uint64_t attempt)
+static void gather_check(const struct life *life, const struct call *call, size_t count,
+                         uint64_t view)
+{
+	const float *block = call->values + count;
+	for (uint32_t place = 0; place < WORLD_MAX; place++)
+		for (uint32_t each = 0; each < LIVES_MAX; each++) {
+			if ((view >> each & 1) == 0 || life->fuzz->lives[each]->place != place)
+				continue;
+			for (size_t i = 0; i < count; i++, block++)
+				if (*block != value_of(each, call->number, i))
+					FAIL("seed %lu: operation %lu: life %u's block is wrong",
+					     (unsigned long)life->fuzz->seed, (unsigned long)call->number, each);
+		}
+}
+
+static void sum_check(const struct life *life, const struct call *call, size_t count,
+                      uint64_t view)
 {
 	for (size_t i = 0; i < count; i++) {
 		float sum = 0;
@@ -92,9 +113,9 @@ static void result_check(struct life *life, const struct call *call, size_t coun
 			if ((view >> each & 1) != 0)
 				sum += value_of(each, call->number, i);
 		if (call->values[i] != sum)
-			FAIL("seed %lu: life %u, operation %lu of epoch %lu, element %zu of %zu: %g is not %g",
-			     (unsigned long)life->fuzz->seed, life->id, (unsigned long)call->number,
-			     (unsigned long)attempt, i, count, (double)call->values[i], (double)sum);
+			FAIL("seed %lu: life %u, operation %lu, element %zu of %zu: %g is not %g",
+			     (unsigned long)life->fuzz->seed, life->id, (unsigned long)call->number, i,
+			     count, (double)call->values[i], (double)sum);
 	}
 }
 
@@ -104,7 +125,7 @@ static void call_end(struct life *life, struct call *call)
 	size_t count = count_of(fuzz, call->number);
 	int status = collect_op_wait(call->op, PATIENCE_NS);
 	if (status == COLLECT_PENDING)
-		FAIL("seed %lu: life %u: operation %lu hangs", (unsigned long)fuzz->seed, life->id,
+		FAIL("seed %lu: operation %lu hangs", (unsigned long)fuzz->seed,
 		     (unsigned long)call->number);
 	struct collect_op_info info;
 	collect_op_info_get(call->op, &info);
@@ -114,7 +135,7 @@ static void call_end(struct life *life, struct call *call)
 		pthread_mutex_lock(&fuzz->mutex);
 		uint64_t view = fuzz->views[info.attempt];
 		pthread_mutex_unlock(&fuzz->mutex);
-		result_check(life, call, count, view, info.attempt);
+		(is_gather(fuzz, call->number) ? gather_check : sum_check)(life, call, count, view);
 	} else {
 		CHECK(status == COLLECT_E_FAILED || status == COLLECT_E_ABORTED);
 		life->outcomes[call->number].attempt = 0;
@@ -126,12 +147,17 @@ static void call_end(struct life *life, struct call *call)
 static void call_begin(struct life *life, struct call *call, uint64_t number)
 {
 	size_t count = count_of(life->fuzz, number);
-	*call = (struct call){.number = number, .values = malloc((count + 1) * sizeof(float))};
+	bool gathers = is_gather(life->fuzz, number);
+	size_t room = (count + 1) * (gathers ? 1 + WORLD_MAX : 1);
+	*call = (struct call){.number = number, .values = malloc(room * sizeof(float))};
 	for (size_t i = 0; i < count; i++)
 		call->values[i] = value_of(life->id, number, i);
-	collect_comm *comm = life->fuzz->world.peers[life->place].comm;
-	CHECK_EQ(collect_comm_all_reduce(comm, call->values, call->values, count, COLLECT_FLOAT32,
-	                                 COLLECT_SUM, 0, &call->op), COLLECT_OK);
+	struct collect_call given = {
+		.collective = gathers ? COLLECT_ALL_GATHER : COLLECT_ALL_REDUCE,
+		.dtype = COLLECT_FLOAT32, .algorithm = COLLECT_AUTO, .source = call->values,
+		.target = gathers ? call->values + count : call->values, .count = count};
+	CHECK_EQ(collect_comm_start(life->fuzz->world.peers[life->place].comm, &given, &call->op),
+	         COLLECT_OK);
 }
 
 /* Whether the next operation may be called; *must_wait_out: not before what is pending ended. */
@@ -188,11 +214,11 @@ static uint32_t living(const struct fuzz *fuzz)
 
 static uint32_t random_place(struct fuzz *fuzz)
 {
-	for (;;) {
-		uint32_t place = (uint32_t)col_prng_below(&fuzz->prng, WORLD_MAX);
-		if (fuzz->at[place] != NULL)
-			return place;
-	}
+	uint32_t place;
+	do
+		place = (uint32_t)col_prng_below(&fuzz->prng, WORLD_MAX);
+	while (fuzz->at[place] == NULL);
+	return place;
 }
 
 static void epoch_begin(struct fuzz *fuzz)
@@ -228,11 +254,16 @@ static void repairs_find(const struct fuzz *fuzz, struct decision *decision, uin
 		if (fuzz->at[i] != NULL && fuzz->reports[i].consumed_op == op &&
 		    fuzz->reports[i].is_retained)
 			holder = fuzz->world.peers[i].incarnation;
-	for (uint32_t i = 0; i < WORLD_MAX; i++)
-		if (fuzz->at[i] != NULL && fuzz->reports[i].inflight_op == op)
-			decision->repairs[decision->verdict.repair_count++] = (struct collect_repair){
-				.holder = holder, .needer = fuzz->world.peers[i].incarnation};
-	CHECK(holder != 0);
+	for (uint32_t i = 0; i < WORLD_MAX; i++) {
+		const struct collect_report *report = &fuzz->reports[i];
+		/* What is committed is whole everywhere, and needs no holder. */
+		if (fuzz->at[i] == NULL || report->inflight_op != op || report->inflight_is_whole ||
+		    report->inflight_is_aborted)
+			continue;
+		CHECK(holder != 0);
+		decision->repairs[decision->verdict.repair_count++] = (struct collect_repair){
+			.holder = holder, .needer = fuzz->world.peers[i].incarnation};
+	}
 }
 
 static const struct collect_report *latest_of(const struct fuzz *fuzz)
@@ -305,11 +336,8 @@ static void install_at(struct fuzz *fuzz, uint32_t place, const struct decision 
 	for (uint32_t i = 0; i < WORLD_MAX; i++)
 		if (decision->is_redialed[place][i])
 			redials[install.redial_count++] = fuzz->world.peers[i].incarnation;
-	install.verdict = decision->verdict.verdict;
-	install.verdict_op = decision->verdict.op;
-	install.verdict_attempt = decision->verdict.attempt;
+	world_verdict_set(&install, &decision->verdict);
 	install.repairs = decision->repairs;
-	install.repair_count = decision->verdict.repair_count;
 	CHECK_EQ(collect_comm_install(fuzz->world.peers[place].comm, &install), COLLECT_OK);
 }
 
@@ -317,8 +345,7 @@ static void install_at(struct fuzz *fuzz, uint32_t place, const struct decision 
 static void flush(struct fuzz *fuzz, uint32_t redial_a, uint32_t redial_b)
 {
 	struct decision decision;
-	bool is_whole = false;
-	while (!is_whole) {
+	for (bool is_whole = false; !is_whole;) {
 		uint32_t first = random_place(fuzz);
 		for (uint32_t i = 0; i < WORLD_MAX; i++) {
 			uint32_t place = (first + i) % WORLD_MAX;
@@ -378,8 +405,7 @@ static void park_all(struct fuzz *fuzz)
 			fuzz->boundary = fuzz->at[place]->next;
 	fuzz->boundary += col_prng_below(&fuzz->prng, 3);
 	pthread_mutex_unlock(&fuzz->mutex);
-	bool is_parked = false;
-	while (!is_parked) {
+	for (bool is_parked = false; !is_parked;) {
 		if (col_clock_ns() > until_ns)
 			FAIL("seed %lu: no boundary is reached", (unsigned long)fuzz->seed);
 		events_handle(fuzz);
@@ -487,10 +513,8 @@ static void act(struct fuzz *fuzz)
 		CHECK_EQ(collect_comm_abort(fuzz->world.peers[random_place(fuzz)].comm), COLLECT_OK);
 		break;
 	case 4:
+	case 5: /* with a new connection, if they are two */
 		flush(fuzz, random_place(fuzz), random_place(fuzz));
-		break;
-	case 5:
-		flush(fuzz, 0, 0);
 		break;
 	default:
 		usleep((useconds_t)col_prng_below(&fuzz->prng, 3000));
@@ -544,7 +568,8 @@ static void fuzz_run(uint64_t seed)
 		.chunk_bytes = 512u << col_prng_below(&fuzz->prng, 3),
 		.window_bytes = 8192u << col_prng_below(&fuzz->prng, 5),
 		.streams = (uint16_t)(1 + col_prng_below(&fuzz->prng, 3)),
-		.algorithm = (int)col_prng_below(&fuzz->prng, 3),
+		.algorithm = (int)col_prng_below(&fuzz->prng, COLLECT_ALGORITHM_COUNT + 1) - 1,
+		.commit_bytes = 1u << col_prng_below(&fuzz->prng, 20),
 	});
 	for (uint32_t place = 0; place < fuzz->world.options.count; place++)
 		life_new(fuzz, place, 1);

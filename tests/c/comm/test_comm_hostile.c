@@ -16,20 +16,14 @@
 
 #include "base/clock.h"
 #include "base/prng.h"
-#include "comm/world.h"
-#include "wire/frame.h"
+#include "comm/hub.h"
 
 #define SOON_NS (20 * COL_NS_PER_S)
-#define KEY 77u
-#define LIAR 500u
-#define CHUNK 4096u
-#define HELLO_BYTES (COL_FRAME_HEADER_BYTES + COL_FRAME_HELLO_BYTES)
 
 static collect_op *begin(struct world *world, uint32_t peer, float *values, size_t count)
 {
 	collect_op *op = NULL;
-	CHECK_EQ(collect_comm_all_reduce(world->peers[peer].comm, values, values, count,
-	                                 COLLECT_FLOAT32, COLLECT_SUM, 0, &op),
+	CHECK_EQ(world_all_reduce_start(world, peer, values, count, &op),
 	         COLLECT_OK);
 	return op;
 }
@@ -38,30 +32,6 @@ static void end(collect_op *op, int status)
 {
 	CHECK_EQ(collect_op_wait(op, SOON_NS), status);
 	collect_op_release(&op);
-}
-
-/* ---- a peer by hand ---- */
-
-static int dial(const struct world *world, uint32_t peer)
-{
-	struct sockaddr_in name = {.sin_family = AF_INET,
-	                           .sin_port = htons(collect_engine_port(world->peers[peer].engine)),
-	                           .sin_addr = {htonl(INADDR_LOOPBACK)}};
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	CHECK(fd >= 0);
-	CHECK_EQ(connect(fd, (struct sockaddr *)&name, sizeof(name)), 0);
-	return fd;
-}
-
-/* False: the other side has closed. */
-static bool put(int fd, const void *bytes, size_t count)
-{
-	return send(fd, bytes, count, MSG_NOSIGNAL) == (ssize_t)count;
-}
-
-static void get(int fd, void *bytes, size_t count)
-{
-	CHECK_EQ(recv(fd, bytes, count, MSG_WAITALL), (ssize_t)count);
 }
 
 /* Waits until the other side closes. */
@@ -75,41 +45,6 @@ static void await_end(int fd)
 			break;
 	}
 	close(fd);
-}
-
-static bool frame_put(int fd, const struct col_frame *frame)
-{
-	uint8_t header[COL_FRAME_HEADER_BYTES];
-	col_frame_encode(frame, header);
-	return put(fd, header, sizeof(header));
-}
-
-static void hello_put(int fd, const struct col_hello *hello, uint64_t epoch)
-{
-	uint8_t payload[COL_FRAME_HELLO_BYTES];
-	struct col_frame frame = {.kind = COL_FRAME_HELLO, .group = (uint32_t)hello->key,
-	                          .attempt = epoch, .length = sizeof(payload)};
-	col_hello_encode(hello, payload);
-	CHECK(frame_put(fd, &frame));
-	CHECK(put(fd, payload, sizeof(payload)));
-}
-
-static struct col_hello hello_to(const struct world *world, uint32_t peer, uint32_t stream)
-{
-	return (struct col_hello){.key = KEY, .source = LIAR,
-	                          .target = world->peers[peer].incarnation,
-	                          .stream = stream, .stream_count = stream + 1};
-}
-
-/* A connection that is up. */
-static int enter(const struct world *world, uint32_t peer)
-{
-	uint8_t answer[HELLO_BYTES];
-	struct col_hello hello = hello_to(world, peer, 0);
-	int fd = dial(world, peer);
-	hello_put(fd, &hello, world->epoch);
-	get(fd, answer, sizeof(answer));
-	return fd;
 }
 
 /* The two engines and the liar, last in rank: it is the one that dials. */
@@ -343,100 +278,12 @@ TEST(a_member_that_sends_nonsense_is_lost_and_the_others_go_on_without_it)
 
 /* ---- a hub ---- */
 
-struct hub {
-	struct world world; /* one engine, which dials us */
-	int listener;
-	int fds[2]; /* by stream */
-};
-
-static int hub_accept(struct hub *hub)
-{
-	uint8_t hello[HELLO_BYTES];
-	struct col_hello theirs;
-	int fd = accept(hub->listener, NULL, NULL);
-	CHECK(fd >= 0);
-	get(fd, hello, sizeof(hello));
-	col_hello_decode(hello + COL_FRAME_HEADER_BYTES, &theirs);
-	CHECK_EQ(theirs.target, LIAR);
-	struct col_hello ours = {.key = KEY, .source = LIAR, .target = theirs.source,
-	                         .stream = theirs.stream, .stream_count = theirs.stream_count};
-	hello_put(fd, &ours, 1);
-	CHECK(theirs.stream < 2);
-	hub->fds[theirs.stream] = fd;
-	return fd;
-}
-
-static void hub_open(struct hub *hub, uint16_t streams)
-{
-	struct sockaddr_in name = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-	socklen_t bytes = sizeof(name);
-	world_open(&hub->world, &(struct world_options){
-		.count = 1, .streams = streams, .chunk_bytes = CHUNK, .algorithm = COLLECT_STAR});
-	hub->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	CHECK_EQ(bind(hub->listener, (struct sockaddr *)&name, sizeof(name)), 0);
-	CHECK_EQ(listen(hub->listener, 8), 0);
-	CHECK_EQ(getsockname(hub->listener, (struct sockaddr *)&name, &bytes), 0);
-	struct collect_member members[2] = {{.incarnation = LIAR}, hub->world.members[0]};
-	snprintf(members[0].addresses, sizeof(members[0].addresses), "127.0.0.1:%u",
-	         ntohs(name.sin_port));
-	hub->world.epoch = 1;
-	struct collect_install install = {.epoch = 1, .members = members, .member_count = 2,
-	                                  .self_rank = 1, .algorithm = COLLECT_STAR,
-	                                  .op_base = 1ull << 32};
-	CHECK_EQ(collect_comm_install(hub->world.peers[0].comm, &install), COLLECT_OK);
-}
-
-static void hub_close(struct hub *hub, uint32_t streams)
-{
-	world_close(&hub->world);
-	for (uint32_t i = 0; i < streams; i++)
-		close(hub->fds[i]);
-	close(hub->listener);
-}
-
-/* The next frame of data, from either stream. */
-static struct col_frame hub_get(struct hub *hub)
-{
-	static uint8_t payload[CHUNK];
-	for (;;) {
-		uint8_t header[COL_FRAME_HEADER_BYTES];
-		struct col_frame frame;
-		struct pollfd polled[2] = {{.fd = hub->fds[0], .events = POLLIN},
-		                           {.fd = hub->fds[1], .events = POLLIN}};
-		CHECK(poll(polled, 2, 20000) > 0);
-		int fd = hub->fds[polled[0].revents != 0 ? 0 : 1];
-		get(fd, header, sizeof(header));
-		CHECK_EQ(col_frame_decode(header, &frame), COL_FRAME_VALID);
-		get(fd, payload, frame.length);
-		if (frame.kind == COL_FRAME_DATA)
-			return frame;
-	}
-}
-
-/* What the hub answers to a contribution: the result of that chunk. */
-static struct col_frame answer_to(struct col_frame frame)
-{
-	frame.step = 1;
-	return frame;
-}
-
-static void hub_serve(struct hub *hub, size_t bytes)
-{
-	static const uint8_t result[CHUNK];
-	while (bytes > 0) {
-		struct col_frame frame = answer_to(hub_get(hub));
-		CHECK(frame_put(hub->fds[0], &frame));
-		CHECK(put(hub->fds[0], result, frame.length));
-		bytes -= frame.length;
-	}
-}
-
 TEST(the_rest_of_a_copy_that_outlives_its_operation_goes_nowhere)
 {
 	static float values[10000];
 	static uint8_t result[CHUNK];
 	struct hub hub;
-	hub_open(&hub, 2);
+	hub_open(&hub, 2, 0);
 	hub_accept(&hub);
 	hub_accept(&hub);
 	collect_op *op = begin(&hub.world, 0, values, 1000);
@@ -464,13 +311,13 @@ TEST(the_rest_of_a_copy_that_outlives_its_operation_goes_nowhere)
 	end(op, COLLECT_OK);
 	for (size_t i = 0; i < 6000; i++)
 		CHECK_EQ(values[i], 0.0f);
-	hub_close(&hub, 2);
+	hub_close(&hub);
 }
 
 TEST(who_is_closed_before_the_greeting_dials_again)
 {
 	struct hub hub;
-	hub_open(&hub, 1);
+	hub_open(&hub, 1, 0);
 	for (int i = 0; i < 3; i++)
 		close(accept(hub.listener, NULL, NULL));
 	hub_accept(&hub);
@@ -483,5 +330,5 @@ TEST(who_is_closed_before_the_greeting_dials_again)
 	collect_op *op = begin(&hub.world, 0, &value, 1);
 	hub_serve(&hub, sizeof(value));
 	end(op, COLLECT_OK);
-	hub_close(&hub, 1);
+	hub_close(&hub);
 }

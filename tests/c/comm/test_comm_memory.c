@@ -40,11 +40,7 @@ static void install(struct world *world, uint64_t op_base, const struct verdict 
 		uint64_t other = world->peers[1 - i].incarnation;
 		struct collect_install install = world_view(world, 3, i, members);
 		install.op_base = op_base;
-		install.verdict = verdict->verdict;
-		install.verdict_op = verdict->op;
-		install.verdict_attempt = verdict->attempt;
-		install.repairs = verdict->repairs;
-		install.repair_count = verdict->repair_count;
+		world_verdict_set(&install, verdict);
 		install.redial = &other;
 		install.redial_count = redials ? 1 : 0;
 		int status = collect_comm_install(world->peers[i].comm, &install);
@@ -59,8 +55,7 @@ static collect_op *begin(struct world *world, uint32_t peer, float *values)
 	collect_op *op = NULL;
 	int status = COLLECT_E_MEMORY;
 	for (int i = 0; i < 2 && status == COLLECT_E_MEMORY; i++)
-		status = collect_comm_all_reduce(world->peers[peer].comm, values, values, COUNT,
-		                                 COLLECT_FLOAT32, COLLECT_SUM, 0, &op);
+		status = world_all_reduce_start(world, peer, values, COUNT, &op);
 	CHECK_EQ(status, COLLECT_OK);
 	return op;
 }
@@ -76,11 +71,13 @@ static void flush(struct world *world)
 		const struct collect_report *theirs = &reports[1 - i];
 		bool lags = mine->inflight_op != 0 && mine->inflight_op == theirs->consumed_op;
 		if (lags && theirs->consumed_status == COLLECT_OK) {
-			CHECK_EQ(theirs->is_retained, 1);
+			if (!mine->inflight_is_aborted)
+				CHECK(theirs->is_retained || mine->inflight_is_whole);
 			repair = (struct collect_repair){world->peers[1 - i].incarnation,
 			                                 world->peers[i].incarnation};
+			uint32_t repair_count = theirs->is_retained ? 1 : 0;
 			verdict = (struct verdict){COLLECT_VERDICT_REPAIR, mine->inflight_op,
-			                           theirs->consumed_attempt, &repair, 1};
+			                           theirs->consumed_attempt, &repair, repair_count};
 			break;
 		}
 		if (lags || mine->inflight_is_aborted) {
@@ -152,11 +149,12 @@ static void repair(struct world *world)
 	collect_op_release(&other);
 }
 
-static void life(uint64_t nth, int algorithm)
+static void life(uint64_t nth, int algorithm, uint32_t commit_bytes)
 {
 	struct world world;
 	struct verdict none = {.verdict = COLLECT_VERDICT_RERUN};
-	world_open(&world, &(struct world_options){.count = 2, .algorithm = algorithm});
+	world_open(&world, &(struct world_options){
+		.count = 2, .algorithm = algorithm, .commit_bytes = commit_bytes});
 	col_alloc_fail_at(nth);
 	install(&world, 1ull << 32, &none, false);
 	all_reduce(&world);
@@ -173,13 +171,14 @@ static void life(uint64_t nth, int algorithm)
 
 TEST(any_allocation_may_fail_once)
 {
-	static const int algorithms[] = {COLLECT_STAR, COLLECT_RING};
-	for (size_t a = 0; a < 2; a++) {
-		bool has_failed = true;
-		for (uint64_t nth = 1; has_failed; nth++) {
-			CHECK(nth < 400);
-			life(nth, algorithms[a]);
-			has_failed = col_alloc_has_failed();
+	static const int algorithms[] = {COLLECT_STAR, COLLECT_RING, COLLECT_EXCHANGE};
+	for (uint32_t commit_bytes = 0; commit_bytes < 2; commit_bytes++)
+		for (size_t a = 0; a < 3; a++) {
+			bool has_failed = true;
+			for (uint64_t nth = 1; has_failed; nth++) {
+				CHECK(nth < 400);
+				life(nth, algorithms[a], commit_bytes);
+				has_failed = col_alloc_has_failed();
+			}
 		}
-	}
 }

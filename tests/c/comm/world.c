@@ -33,10 +33,17 @@ void world_revive(struct world *world, uint32_t index, uint64_t incarnation)
 	         options.bind_address, collect_engine_port(peer->engine));
 }
 
+static const uint32_t one_host[WORLD_MAX];
+
 void world_open(struct world *world, const struct world_options *options)
 {
 	memset(world, 0, sizeof(*world));
 	world->options = *options;
+	world->recipe = (struct collect_recipe){
+		.algorithm = options->algorithm,
+		.hosts = options->shares ? one_host : NULL,
+		.commit_bytes = options->commit_bytes != 0 ? options->commit_bytes : UINT32_MAX,
+	};
 	for (uint32_t i = 0; i < options->count; i++)
 		world_revive(world, i, 100 + i);
 }
@@ -61,7 +68,7 @@ struct collect_install world_view(struct world *world, uint32_t mask, uint32_t p
 	struct collect_install install = {
 		.epoch = world->epoch,
 		.members = members_out,
-		.algorithm = world->options.algorithm,
+		.recipe = &world->recipe,
 	};
 	for (uint32_t i = 0; i < WORLD_MAX; i++) {
 		if ((mask >> i & 1) == 0)
@@ -71,6 +78,15 @@ struct collect_install world_view(struct world *world, uint32_t mask, uint32_t p
 		members_out[install.member_count++] = world->members[i];
 	}
 	return install;
+}
+
+void world_verdict_set(struct collect_install *install, const struct verdict *verdict)
+{
+	install->verdict = verdict->verdict;
+	install->verdict_op = verdict->op;
+	install->verdict_attempt = verdict->attempt;
+	install->repairs = verdict->repairs;
+	install->repair_count = verdict->repair_count;
 }
 
 static void install_all(struct world *world, uint32_t mask, uint64_t op_base,
@@ -83,13 +99,8 @@ static void install_all(struct world *world, uint32_t mask, uint64_t op_base,
 			continue;
 		struct collect_install install = world_view(world, mask, i, members);
 		install.op_base = op_base;
-		if (verdict != NULL) {
-			install.verdict = verdict->verdict;
-			install.verdict_op = verdict->op;
-			install.verdict_attempt = verdict->attempt;
-			install.repairs = verdict->repairs;
-			install.repair_count = verdict->repair_count;
-		}
+		if (verdict != NULL)
+			world_verdict_set(&install, verdict);
 		CHECK_EQ(collect_comm_install(world->peers[i].comm, &install), COLLECT_OK);
 	}
 }
@@ -128,8 +139,23 @@ struct collect_event world_await(struct world *world, uint32_t peer, int kind)
 	FAIL("peer %u: no event of kind %d", peer, kind);
 }
 
+int world_all_reduce_start(struct world *world, uint32_t peer, float *values, size_t count,
+                           collect_op **op_out)
+{
+	struct collect_call call = {
+		.collective = COLLECT_ALL_REDUCE,
+		.dtype = COLLECT_FLOAT32,
+		.algorithm = COLLECT_AUTO,
+		.source = values,
+		.target = values,
+		.count = count,
+	};
+	return collect_comm_start(world->peers[peer].comm, &call, op_out);
+}
+
 struct call {
-	struct peer *peer;
+	struct world *world;
+	uint32_t peer;
 	float *values;
 	size_t count;
 	int status;
@@ -139,8 +165,7 @@ static void *call_run(void *argument)
 {
 	struct call *call = argument;
 	collect_op *op;
-	call->status = collect_comm_all_reduce(call->peer->comm, call->values, call->values,
-	                                       call->count, COLLECT_FLOAT32, COLLECT_SUM, 0, &op);
+	call->status = world_all_reduce_start(call->world, call->peer, call->values, call->count, &op);
 	if (call->status < 0)
 		return NULL;
 	call->status = collect_op_wait(op, PATIENCE_NS);
@@ -158,7 +183,8 @@ void world_all_reduce_check(struct world *world, uint32_t mask, size_t count)
 		float *values = malloc((count + 1) * sizeof(float));
 		for (size_t k = 0; k < count; k++)
 			values[k] = (float)(i + 1 + k % 7);
-		calls[i] = (struct call){.peer = &world->peers[i], .values = values, .count = count};
+		calls[i] = (struct call){
+			.world = world, .peer = i, .values = values, .count = count};
 		CHECK_EQ(pthread_create(&threads[i], NULL, call_run, &calls[i]), 0);
 	}
 	for (uint32_t i = 0; i < world->options.count; i++) {

@@ -20,6 +20,8 @@ struct world_options {
 	uint32_t window_bytes; /* 0: 8 MiB */
 	uint16_t streams;     /* 0: 1 */
 	int algorithm;
+	bool shares;          /* all claim one host */
+	uint32_t commit_bytes; /* 0: none but those that must commit */
 	uint64_t silence_ns;  /* 0: 20 s */
 	uint64_t connect_ns;  /* 0: 20 s */
 	const char *address;  /* NULL: 127.0.0.1 */
@@ -29,6 +31,7 @@ struct world {
 	struct peer peers[WORLD_MAX];
 	struct world_options options;
 	struct collect_member members[WORLD_MAX];
+	struct collect_recipe recipe;
 	uint64_t epoch;
 };
 
@@ -46,7 +49,7 @@ struct collect_install world_view(struct world *world, uint32_t mask, uint32_t p
 void world_install(struct world *world, uint32_t mask, uint64_t op_base);
 /* Freezes all of mask into reports[peer]. */
 void world_freeze(struct world *world, uint32_t mask, struct collect_report *reports);
-/* Installs a new epoch with a verdict on all of mask. */
+/* Puts a verdict into an install, or installs a new epoch with it on all of mask. */
 struct verdict {
 	int verdict;
 	uint64_t op;
@@ -54,10 +57,15 @@ struct verdict {
 	const struct collect_repair *repairs;
 	uint32_t repair_count;
 };
+void world_verdict_set(struct collect_install *install, const struct verdict *verdict);
 void world_install_verdict(struct world *world, uint32_t mask, const struct verdict *verdict);
 
 /* Waits at most 20 s for an event of that kind on a peer; fails the test otherwise. */
 struct collect_event world_await(struct world *world, uint32_t peer, int kind);
+
+/* Starts an all-reduce of float32 in place, the sum. */
+int world_all_reduce_start(struct world *world, uint32_t peer, float *values, size_t count,
+                           collect_op **op_out);
 
 /* One all-reduce per peer of mask, run from one thread per peer, checked against rank-order
  * arithmetic: element i of peer r is r + 1 + i % 7 (float32, sum). */

@@ -6,9 +6,10 @@
 
 #include "base/prng.h"
 #include "harness.h"
+#include "reference.h"
 
-#define WORLD_MAX 9u
-#define BYTES_MAX 6000u
+#define WORLD_MAX REFERENCE_WORLD_MAX
+#define BYTES_MAX 9000u
 #define FRAMES_MAX 4096u
 
 struct rank {
@@ -19,6 +20,9 @@ struct rank {
 	uint8_t in[BYTES_MAX];
 	uint8_t before[BYTES_MAX]; /* what `in` must still be */
 	uint8_t out[BYTES_MAX];
+	uint64_t blocks_at[WORLD_MAX + 1];
+	uint64_t target_at[WORLD_MAX + 1];
+	uint8_t *scratch; /* owned */
 	uint32_t done_count;
 };
 
@@ -48,8 +52,8 @@ struct net {
 	uint32_t letter_count;
 	struct col_buffers buffers;
 	struct col_prng prng;
-	struct col_run run; /* but for the memory */
-	size_t count;
+	struct reference reference;
+	bool has_counts;
 };
 
 /* ---- what the executors call ---- */
@@ -80,10 +84,17 @@ static void rank_done(void *user)
 	rank->done_count++;
 }
 
+static void rank_starved(void *user)
+{
+	(void)user;
+	FAIL("nothing is out of memory");
+}
+
 static const struct col_exec_events events = {
 	.send = rank_send,
 	.consumed = rank_consumed,
 	.done = rank_done,
+	.starved = rank_starved,
 };
 
 /* ---- the network ---- */
@@ -114,7 +125,6 @@ static bool letter_move(struct net *net, uint32_t index)
 {
 	struct letter *letter = &net->letters[index];
 	struct rank *to = &net->ranks[letter->to];
-	struct col_exec *sender = &net->ranks[letter->from].exec;
 	if (letter->stage == QUEUED) {
 		if (!may_leave(net, index))
 			return false;
@@ -125,7 +135,7 @@ static bool letter_move(struct net *net, uint32_t index)
 		void *token = letter->token;
 		col_buffer_put(letter->buffer);
 		letter->buffer = NULL;
-		col_exec_sent(sender, token);
+		col_exec_sent(token);
 		return true;
 	}
 	if (letter->stage == FLYING) {
@@ -160,6 +170,11 @@ static void net_run(struct net *net, uint32_t moves_max)
 	}
 }
 
+static size_t element_bytes(const struct net *net)
+{
+	return col_dtype_bytes(net->reference.dtype);
+}
+
 /* As a freeze does it: links are purged, then the executors stop. */
 static void net_stop(struct net *net)
 {
@@ -180,35 +195,49 @@ static void net_start(struct net *net)
 {
 	for (uint32_t r = 0; r < net->world; r++) {
 		struct rank *rank = &net->ranks[r];
-		struct col_run run = net->run;
+		bool is_barrier = net->reference.collective == COLLECT_BARRIER;
+		bool has_counts = reference_has_blocks(net->reference.collective) && net->has_counts;
 		memset(rank->out, 0xee, BYTES_MAX);
 		rank->done_count = 0;
-		run.in = rank->in;
-		run.out = rank->out;
-		col_exec_start(&rank->exec, &run);
+		struct col_run run = {
+			.layout = {
+				.plan = rank->plan,
+				.source = rank->in,
+				.target = rank->out,
+				.bytes = is_barrier ? 8 : net->reference.counts[0][0] * element_bytes(net),
+				.blocks_at = has_counts ? rank->blocks_at : NULL,
+				.target_at = has_counts ? rank->target_at : NULL,
+			},
+			.dtype = is_barrier ? COLLECT_INT64 : net->reference.dtype,
+			.reduce_op = is_barrier ? COLLECT_SUM : net->reference.reduce_op,
+		};
+		uint64_t scratch_bytes = col_exec_lay_out(&rank->exec, &run);
+		free(rank->scratch);
+		rank->scratch = aligned_alloc(64, scratch_bytes + 64);
+		col_exec_start(&rank->exec, rank->scratch);
 	}
 }
 
-static bool has_kernel(int dtype, int reduce_op)
+/* With counts: where the blocks lie. */
+static void rank_lay(struct net *net, struct rank *rank)
 {
-	return col_kernels()->reduce[dtype][reduce_op] != NULL;
+	struct reference *reference = &net->reference;
+	bool is_all_to_all = reference->collective == COLLECT_ALL_TO_ALL;
+	for (uint32_t b = 0; b < net->world; b++) {
+		uint64_t to = reference->counts[is_all_to_all ? rank->index : 0][b];
+		uint64_t from = reference->counts[b][rank->index];
+		rank->blocks_at[b + 1] = rank->blocks_at[b] + to * element_bytes(net);
+		rank->target_at[b + 1] = rank->target_at[b] + from * element_bytes(net);
+	}
 }
 
-/* Numbers of every type that neither overflow nor are all alike: small integers, and for real types
- * whatever rounds. */
 static void input_fill(struct net *net, struct rank *rank)
 {
-	int dtype = net->run.dtype;
 	for (size_t i = 0; i < BYTES_MAX; i++)
 		rank->in[i] = (uint8_t)(col_prng_below(&net->prng, 256));
-	for (size_t i = 0; i < net->count; i++) {
-		double value = (double)col_prng_below(&net->prng, 1000000) / 977.0 - 300.0;
-		float narrow = (float)value;
-		if (dtype == COLLECT_FLOAT32)
-			memcpy(rank->in + i * sizeof(narrow), &narrow, sizeof(narrow));
-		else if (dtype == COLLECT_FLOAT64)
-			memcpy(rank->in + i * sizeof(value), &value, sizeof(value));
-	}
+	/* The factor is the caller's matter. */
+	struct reference reference = net->reference;
+	reference_source(&reference, rank->index, rank->in);
 	memcpy(rank->before, rank->in, BYTES_MAX);
 }
 
@@ -223,32 +252,54 @@ static void slow_choose(struct net *net)
 			                         (kind == 3 && from == (to + 1) % net->world);
 }
 
-static struct net *net_open(uint64_t seed, int algorithm, uint32_t world)
+static void payload_draw(struct net *net)
+{
+	struct reference *reference = &net->reference;
+	do {
+		reference->dtype = (int)col_prng_below(&net->prng, COLLECT_DTYPE_COUNT);
+		reference->reduce_op = reference_reduces(reference->collective)
+		                               ? (int)col_prng_below(&net->prng, COLLECT_REDUCE_OP_COUNT)
+		                               : COLLECT_SUM;
+	} while (!reference_is_defined(reference->dtype, reference->reduce_op) ||
+	         reference->reduce_op == COLLECT_PREMUL_SUM);
+	bool has_blocks = reference_has_blocks(reference->collective);
+	size_t bytes_max = col_prng_below(&net->prng, 2) == 0 ? 200 : 6000;
+	size_t most = bytes_max / element_bytes(net) / (has_blocks ? net->world : 1);
+	net->has_counts = has_blocks && net->algorithm != COLLECT_BRUCK &&
+	                  net->algorithm != COLLECT_HIERARCHICAL &&
+	                  col_prng_below(&net->prng, 2) == 0;
+	uint64_t count = 1 + col_prng_below(&net->prng, most + 1);
+	for (uint32_t s = 0; s < net->world; s++)
+		for (uint32_t d = 0; d < net->world; d++)
+			reference->counts[s][d] =
+				net->has_counts ? col_prng_below(&net->prng, most + 2) : count;
+}
+
+static struct net *net_open(uint64_t seed, int collective, int algorithm, uint32_t world)
 {
 	struct net *net = calloc(1, sizeof(*net));
 	col_prng_init(&net->prng, seed);
 	net->world = world;
 	net->algorithm = algorithm;
+	net->reference = (struct reference){
+		.collective = collective, .world = world, .seed = seed,
+		.root = (uint32_t)col_prng_below(&net->prng, world)};
 	slow_choose(net);
 	net->ranks = calloc(world, sizeof(*net->ranks));
 	net->chunk_bytes = 64 * (uint32_t)(1 + col_prng_below(&net->prng, 6));
 	bool is_tight = col_prng_below(&net->prng, 2) == 0;
 	net->credit = (uint32_t)(1 + col_prng_below(&net->prng, is_tight ? 2 : 12));
 	col_buffers_init(&net->buffers, net->chunk_bytes);
-	do {
-		net->run.dtype = (int)col_prng_below(&net->prng, COLLECT_DTYPE_COUNT);
-		net->run.reduce_op = (int)col_prng_below(&net->prng, COLLECT_REDUCE_OP_COUNT);
-	} while (!has_kernel(net->run.dtype, net->run.reduce_op));
-	size_t element_bytes = col_dtype_bytes(net->run.dtype);
-	size_t bytes_max = col_prng_below(&net->prng, 2) == 0 ? 200 : BYTES_MAX;
-	net->count = 1 + (size_t)col_prng_below(&net->prng, bytes_max / element_bytes);
-	net->run.bytes = net->count * element_bytes;
+	payload_draw(net);
+	struct collect_recipe recipe = {.algorithm = algorithm};
+	uint32_t root = reference_has_root(collective) ? net->reference.root : COL_RANK_NONE;
 	for (uint32_t r = 0; r < world; r++) {
 		struct rank *rank = &net->ranks[r];
 		rank->net = net;
 		rank->index = r;
+		rank_lay(net, rank);
 		input_fill(net, rank);
-		CHECK_EQ(col_plan_build(algorithm, world, r, &rank->plan), COLLECT_OK);
+		CHECK_EQ(col_plan_build(&recipe, collective, world, root, r, &rank->plan), COLLECT_OK);
 		CHECK_EQ(col_exec_init(&rank->exec, rank->plan, net->chunk_bytes, &net->buffers, &events,
 		                       rank), COLLECT_OK);
 	}
@@ -260,79 +311,81 @@ static void net_close(struct net *net)
 	for (uint32_t r = 0; r < net->world; r++) {
 		col_exec_fini(&net->ranks[r].exec);
 		col_plan_destroy(&net->ranks[r].plan);
+		free(net->ranks[r].scratch);
 	}
 	col_buffers_fini(&net->buffers);
 	free(net->ranks);
 	free(net);
 }
 
-static void rank_order_result(const struct net *net, uint8_t *result_out)
-{
-	const struct col_run *run = &net->run;
-	memcpy(result_out, net->ranks[0].before, run->bytes);
-	for (uint32_t r = 1; r < net->world; r++)
-		col_kernels()->reduce[run->dtype][run->reduce_op](result_out, result_out,
-		                                                  net->ranks[r].before, net->count);
-	if (run->reduce_op == COLLECT_AVG)
-		col_kernels()->divide[run->dtype](result_out, net->count, net->world);
-}
-
 static void net_check(const struct net *net)
 {
 	uint8_t result[BYTES_MAX];
-	rank_order_result(net, result);
 	for (uint32_t r = 0; r < net->world; r++) {
 		const struct rank *rank = &net->ranks[r];
 		if (rank->done_count != 1)
-			FAIL("seed %lu: algorithm %d, world %u, credit %u: rank %u was done %u times",
-			     (unsigned long)test_seed(), net->algorithm, net->world, net->credit, r,
-			     rank->done_count);
+			FAIL("seed %lu: collective %d, algorithm %d, world %u, credit %u: rank %u was done %u "
+			     "times", (unsigned long)test_seed(), net->reference.collective, net->algorithm,
+			     net->world, net->credit, r, rank->done_count);
+		size_t bytes = reference_target(&net->reference, r, result);
 		CHECK_BYTES_EQ(rank->in, rank->before, BYTES_MAX);
-		CHECK_BYTES_EQ(rank->out, net->ranks[0].out, net->run.bytes);
-		if (net->algorithm != COLLECT_RING)
-			CHECK_BYTES_EQ(rank->out, result, net->run.bytes);
-		for (size_t i = net->run.bytes; i < BYTES_MAX; i++)
+		CHECK_BYTES_EQ(rank->out, result, bytes);
+		bool is_barrier = net->reference.collective == COLLECT_BARRIER;
+		for (size_t i = is_barrier ? 8 : bytes; i < BYTES_MAX; i++)
 			CHECK_EQ(rank->out[i], 0xee);
 		for (uint32_t from = 0; from < net->world; from++)
 			CHECK_EQ(net->unconsumed[from][r], 0);
 	}
 }
 
-static const int algorithms[] = {COLLECT_DIRECT, COLLECT_RING, COLLECT_STAR};
+/* Every collective with every algorithm that does it. */
+static void each(uint64_t rounds, uint32_t world_min, uint32_t world_max,
+                 void (*run)(struct net *net))
+{
+	for (uint64_t round = 0; round < rounds; round++)
+		for (uint32_t world = world_min; world <= world_max; world++)
+			for (int collective = 0; collective < COLLECT_COLLECTIVE_COUNT; collective++)
+				for (int algorithm = 0; algorithm < COLLECT_ALGORITHM_COUNT; algorithm++) {
+					if (!collect_algorithm_has(algorithm, collective))
+						continue;
+					uint64_t seed = test_seed() * 1000003 + round;
+					struct net *net = net_open(seed, collective, algorithm, world);
+					run(net);
+					net_close(net);
+				}
+}
+
+static void run_twice(struct net *net)
+{
+	for (int run = 0; run < 2; run++) {
+		net_start(net);
+		net_run(net, UINT32_MAX);
+		net_check(net);
+	}
+}
 
 TEST(every_order_of_delivery_gives_the_same_bits)
 {
-	for (uint64_t round = 0; round < 20; round++)
-		for (uint32_t world = 1; world <= WORLD_MAX; world++)
-			for (size_t a = 0; a < 3; a++) {
-				struct net *net = net_open(test_seed() * 1000003 + round, algorithms[a], world);
-				for (int run = 0; run < 2; run++) {
-					net_start(net);
-					net_run(net, UINT32_MAX);
-					net_check(net);
-				}
-				net_close(net);
-			}
+	each(10, 1, WORLD_MAX, run_twice);
+}
+
+static void stop_and_run(struct net *net)
+{
+	for (int stop = 0; stop < 3; stop++) {
+		net_start(net);
+		net_run(net, (uint32_t)col_prng_below(&net->prng, 40 * net->world));
+		net_stop(net);
+		for (uint32_t r = 0; r < net->world; r++)
+			CHECK_BYTES_EQ(net->ranks[r].in, net->ranks[r].before, BYTES_MAX);
+	}
+	net_start(net);
+	net_run(net, UINT32_MAX);
+	net_check(net);
 }
 
 TEST(a_run_that_was_stopped_anywhere_starts_again_from_untouched_input)
 {
-	for (uint64_t round = 0; round < 10; round++)
-		for (uint32_t world = 2; world <= WORLD_MAX; world++)
-			for (size_t a = 0; a < 3; a++) {
-				struct net *net = net_open(test_seed() * 1000033 + round, algorithms[a], world);
-				for (int stop = 0; stop < 3; stop++) {
-					net_start(net);
-					net_run(net, (uint32_t)col_prng_below(&net->prng, 40 * world));
-					net_stop(net);
-					for (uint32_t r = 0; r < world; r++)
-						CHECK_BYTES_EQ(net->ranks[r].in, net->ranks[r].before, BYTES_MAX);
-				}
-				net_start(net);
-				net_run(net, UINT32_MAX);
-				net_check(net);
-				net_close(net);
-			}
+	each(5, 2, WORLD_MAX, stop_and_run);
 }
 
 static void check_refused(struct rank *rank, uint32_t from, const struct col_frame *frame,
@@ -372,30 +425,29 @@ static void check_all_refused(struct net *net, const struct letter *letter)
 	}
 }
 
+static void refuse_and_run(struct net *net)
+{
+	net->credit = FRAMES_MAX;
+	net_start(net);
+	while (net->letter_count > 0) {
+		struct letter letter = net->letters[0];
+		check_all_refused(net, &letter);
+		for (int stage = QUEUED; stage <= PLACED; stage++)
+			CHECK(letter_move(net, 0));
+		check_refused(&net->ranks[letter.to], letter.from, &letter.frame,
+		              "a frame that came before");
+	}
+	net_check(net);
+}
+
 TEST(frames_that_do_not_belong_are_refused_and_change_nothing)
 {
-	for (uint64_t round = 0; round < 6; round++)
-		for (uint32_t world = 2; world <= 5; world++)
-			for (size_t a = 0; a < 3; a++) {
-				struct net *net = net_open(test_seed() * 1000037 + round, algorithms[a], world);
-				net->credit = FRAMES_MAX;
-				net_start(net);
-				while (net->letter_count > 0) {
-					struct letter letter = net->letters[0];
-					check_all_refused(net, &letter);
-					for (int stage = QUEUED; stage <= PLACED; stage++)
-						CHECK(letter_move(net, 0));
-					check_refused(&net->ranks[letter.to], letter.from, &letter.frame,
-					              "a frame that came before");
-				}
-				net_check(net);
-				net_close(net);
-			}
+	each(3, 2, 5, refuse_and_run);
 }
 
 TEST(two_copies_under_way_at_once_count_once)
 {
-	struct net *net = net_open(test_seed(), COLLECT_STAR, 3);
+	struct net *net = net_open(test_seed(), COLLECT_ALL_REDUCE, COLLECT_STAR, 3);
 	net->credit = FRAMES_MAX;
 	net_start(net);
 	uint32_t index = 0;
@@ -413,4 +465,36 @@ TEST(two_copies_under_way_at_once_count_once)
 	net_run(net, UINT32_MAX);
 	net_check(net);
 	net_close(net);
+}
+
+/* ---- 16-bit floats ---- */
+
+/* Rank 0 has `large`, the two others `small`; elements are given by their bits. */
+static void rounds_once(int dtype, uint16_t large, uint16_t small, uint16_t sum, int algorithm)
+{
+	struct net *net = net_open(test_seed(), COLLECT_ALL_REDUCE, algorithm, 3);
+	net->reference.dtype = dtype;
+	net->reference.reduce_op = COLLECT_SUM;
+	net->reference.counts[0][0] = 100;
+	net->has_counts = false;
+	for (uint32_t r = 0; r < 3; r++)
+		for (size_t i = 0; i < 100; i++)
+			memcpy(net->ranks[r].in + 2 * i, r == 0 ? &large : &small, 2);
+	net_start(net);
+	net_run(net, UINT32_MAX);
+	for (uint32_t r = 0; r < 3; r++)
+		for (size_t i = 0; i < 100; i++)
+			CHECK_BYTES_EQ(net->ranks[r].out + 2 * i, &sum, 2);
+	net_close(net);
+}
+
+TEST(a_sum_of_halves_is_rounded_once_by_the_rank_that_adds_them_up)
+{
+	static const int algorithms[] = {COLLECT_DIRECT, COLLECT_STAR, COLLECT_EXCHANGE};
+	for (size_t a = 0; a < 3; a++) {
+		/* 2048 + 1 + 1 is 2050; with each sum rounded to even it would stay 2048. */
+		rounds_once(COLLECT_FLOAT16, 0x6800, 0x3c00, 0x6801, algorithms[a]);
+		/* 256 + 1 + 1 is 258. */
+		rounds_once(COLLECT_BFLOAT16, 0x4380, 0x3f80, 0x4381, algorithms[a]);
+	}
 }

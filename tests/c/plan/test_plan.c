@@ -5,17 +5,19 @@
 #include "base/size.h"
 #include "harness.h"
 #include "plan/plan.h"
+#include "plan/plans.h"
 
 #define BYTES_MAX COL_PLAN_BYTES_MAX
 
 /* A plan that is only good for cutting. weights: of the slices, or NULL. */
 static struct collect_plan *cut_create(uint32_t slice_count, const uint32_t *weights)
 {
-	struct collect_plan *plan;
-	CHECK_EQ(col_plan_create(COLLECT_DIRECT, 1, 0, slice_count, 1, slice_count, &plan), 0);
-	col_plan_lane_begin(plan);
-	for (uint32_t slice = 0; slice < slice_count; slice++)
-		col_plan_step_add(plan, (struct col_step){.opcode = COL_COPY_IN, .slice = slice});
+	struct collect_plan *plan = col_alloc_zeroed(1, sizeof(*plan));
+	CHECK(plan != NULL);
+	plan->world = slice_count;
+	plan->slice_count = slice_count;
+	plan->parts = slice_count;
+	plan->weight_sum = slice_count;
 	if (weights == NULL)
 		return plan;
 	plan->weights = col_alloc(slice_count * sizeof(*weights));
@@ -130,50 +132,67 @@ TEST(more_than_the_largest_payload_is_a_bug_of_the_caller)
 	CHECK(test_aborts(cut_too_much));
 }
 
-TEST(a_lane_runs_as_often_as_its_longest_slice_has_chunks)
+TEST(parts_of_a_block_are_cut_like_equal_slices)
 {
-	static const uint32_t weights[] = {1, 5, 2};
-	struct collect_plan *plan = cut_create(3, weights);
-
-	CHECK_EQ(col_plan_iterations(plan, 0, 0, 64), 0);
-	CHECK_EQ(col_plan_iterations(plan, 0, 1, 64), 1);
-	CHECK_EQ(col_plan_iterations(plan, 0, 8 * 64, 64), 5);
-	CHECK_EQ(col_plan_iterations(plan, 0, 8 * 64, 128), 3);
-	CHECK_EQ(col_plan_iterations(plan, 0, 8 * 64, 1 << 20), 1);
-	col_plan_destroy(&plan);
-}
-
-TEST(a_lane_knows_the_slices_of_its_steps_only)
-{
-	struct collect_plan *plan;
-	CHECK_EQ(col_plan_build_direct(5, 2, &plan), 0);
-	for (uint32_t lane = 0; lane < 5; lane++) {
-		CHECK_EQ(plan->lanes[lane].slice_first, lane);
-		CHECK_EQ(plan->lanes[lane].slice_last, lane);
+	for (uint32_t count = 1; count < 9; count++) {
+		struct collect_plan *plan = cut_create(count, NULL);
+		for (uint64_t bytes = 0; bytes < 2000; bytes += 37) {
+			for (uint32_t part = 0; part < count; part++) {
+				struct col_span slice = col_plan_slice(plan, part, bytes);
+				struct col_span span = col_plan_part(plan, part, bytes);
+				CHECK_EQ(slice.begin, span.begin);
+				CHECK_EQ(slice.end, span.end);
+			}
+		}
+		col_plan_destroy(&plan);
 	}
-	/* 3 quanta for 5 slices: some lanes have nothing to do. */
-	uint64_t iterations = 0;
-	for (uint32_t lane = 0; lane < 5; lane++)
-		iterations += col_plan_iterations(plan, lane, 3 * 64, 64);
-	CHECK_EQ(iterations, 3);
-	col_plan_destroy(&plan);
 }
 
-TEST(builders_refuse_worlds_and_ranks_out_of_range)
+static int build(int algorithm, int collective, uint32_t world, uint32_t rank,
+                 struct collect_plan **plan_out)
 {
-	static const struct {
-		int algorithm;
-		uint32_t world;
-		uint32_t rank;
-	} bad[] = {
-		{COLLECT_DIRECT, 0, 0}, {COLLECT_RING, 0, 0},    {COLLECT_STAR, 0, 0},
-		{COLLECT_DIRECT, 4, 4}, {COLLECT_RING, 4, 4},    {COLLECT_STAR, 4, 4},
-		{COLLECT_RING, 1, 1},   {COLLECT_STAR, 1025, 0}, {COLLECT_DIRECT, 1025, 0},
-		{-1, 4, 0},             {COLLECT_ALGORITHM_COUNT, 4, 0},
+	struct collect_recipe recipe = recipe_of(algorithm);
+	return col_plan_build(&recipe, collective, world, root_of(collective, 0), rank, plan_out);
+}
+
+TEST(builders_refuse_worlds_ranks_and_roots_out_of_range)
+{
+	struct collect_plan *plan = NULL;
+	FOR_EACH_PLAN(algorithm, collective) {
+		struct collect_recipe recipe = recipe_of(algorithm);
+		uint32_t root = root_of(collective, 4);
+		CHECK_EQ(build(algorithm, collective, 0, 0, &plan), COLLECT_E_INVALID);
+		CHECK_EQ(build(algorithm, collective, 4, 4, &plan), COLLECT_E_INVALID);
+		CHECK_EQ(build(algorithm, collective, 1025, 0, &plan), COLLECT_E_INVALID);
+		if (is_rooted(collective))
+			CHECK_EQ(col_plan_build(&recipe, collective, 4, root, 0, &plan), COLLECT_E_INVALID);
+		CHECK(plan == NULL);
+	}
+	CHECK_EQ(build(COLLECT_AUTO, COLLECT_ALL_REDUCE, 4, 0, &plan), COLLECT_E_INVALID);
+	CHECK_EQ(build(COLLECT_ALGORITHM_COUNT, COLLECT_ALL_REDUCE, 4, 0, &plan), COLLECT_E_INVALID);
+	CHECK_EQ(build(COLLECT_DIRECT, COLLECT_COLLECTIVE_COUNT, 4, 0, &plan), COLLECT_E_INVALID);
+	CHECK_EQ(build(COLLECT_BRUCK, COLLECT_ALL_REDUCE, 4, 0, &plan), COLLECT_E_INVALID);
+	CHECK(plan == NULL);
+}
+
+TEST(builders_refuse_recipes_that_do_not_fit)
+{
+	static const uint32_t twice[] = {0, 1, 1, 3};
+	static const uint32_t outside[] = {0, 1, 2, 4};
+	static const uint32_t none[] = {0, 0, 0, 0};
+	static const struct collect_recipe bad[] = {
+		{.algorithm = COLLECT_RING, .order = twice},
+		{.algorithm = COLLECT_RING, .order = outside},
+		{.algorithm = COLLECT_DIRECT, .weights = none},
+		{.algorithm = COLLECT_HIERARCHICAL, .hosts = outside},
+		{.algorithm = COLLECT_HIERARCHICAL, .level_count = 2, .radices = {2, 3}},
+		{.algorithm = COLLECT_HIERARCHICAL, .level_count = 2, .radices = {0, 4}},
+		{.algorithm = COLLECT_HIERARCHICAL, .level_count = 5, .radices = {2, 2, 1, 1}},
+		{.algorithm = COLLECT_HIERARCHICAL, .level_count = 2, .radices = {0x80000000u, 2}},
 	};
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
 		struct collect_plan *plan = NULL;
-		CHECK_EQ(col_plan_build(bad[i].algorithm, bad[i].world, bad[i].rank, &plan),
+		CHECK_EQ(col_plan_build(&bad[i], COLLECT_ALL_REDUCE, 4, COL_RANK_NONE, 1, &plan),
 		         COLLECT_E_INVALID);
 		CHECK(plan == NULL);
 	}
@@ -181,44 +200,68 @@ TEST(builders_refuse_worlds_and_ranks_out_of_range)
 
 TEST(the_largest_world_can_be_built)
 {
-	for (int algorithm = 0; algorithm < COLLECT_ALGORITHM_COUNT; algorithm++) {
+	FOR_EACH_PLAN(algorithm, collective) {
 		struct collect_plan *plan;
-		CHECK_EQ(col_plan_build(algorithm, COLLECT_RANKS_MAX, COLLECT_RANKS_MAX - 1, &plan), 0);
+		CHECK_EQ(build(algorithm, collective, COLLECT_RANKS_MAX, COLLECT_RANKS_MAX - 1, &plan), 0);
 		col_plan_destroy(&plan);
 	}
 }
 
 TEST(a_world_of_one_copies)
 {
-	for (int algorithm = 0; algorithm < COLLECT_ALGORITHM_COUNT; algorithm++) {
+	FOR_EACH_PLAN(algorithm, collective) {
 		struct collect_plan *plan;
-		CHECK_EQ(col_plan_build(algorithm, 1, 0, &plan), 0);
+		bool reduces = collective == COLLECT_ALL_REDUCE || collective == COLLECT_REDUCE ||
+		               collective == COLLECT_REDUCE_SCATTER || collective == COLLECT_BARRIER;
+		CHECK_EQ(build(algorithm, collective, 1, 0, &plan), 0);
 		CHECK_EQ(plan->step_count, 1);
 		CHECK_EQ(plan->steps[0].opcode, COL_COPY_IN);
-		CHECK_EQ(plan->steps[0].flags, COL_STEP_FINAL | COL_STEP_SCALE);
+		CHECK_EQ(plan->steps[0].flags, COL_STEP_FINAL | (reduces ? COL_STEP_SCALE : 0));
 		col_plan_destroy(&plan);
 		CHECK(plan == NULL);
 		col_plan_destroy(&plan);
 	}
 }
 
+TEST(the_weights_of_owners_are_those_of_their_slices)
+{
+	static const uint32_t weights[] = {1, 2, 3, 4};
+	struct collect_recipe recipe = {.algorithm = COLLECT_DIRECT, .weights = weights};
+	struct collect_plan *plan;
+	CHECK_EQ(col_plan_build(&recipe, COLLECT_ALL_REDUCE, 4, COL_RANK_NONE, 0, &plan), 0);
+	CHECK_EQ(plan->weight_sum, 10);
+	CHECK_BYTES_EQ(plan->weights, weights, sizeof(weights));
+	col_plan_destroy(&plan);
+
+	/* The root owns nothing; the first slice is that of the rank behind it. */
+	CHECK_EQ(col_plan_build(&recipe, COLLECT_REDUCE, 4, 1, 0, &plan), 0);
+	CHECK_EQ(plan->slice_count, 3);
+	CHECK_EQ(plan->weights[0], 3);
+	CHECK_EQ(plan->weights[2], 1);
+	col_plan_destroy(&plan);
+}
+
 TEST(a_build_that_runs_out_of_memory_leaves_nothing)
 {
-	for (int algorithm = 0; algorithm < COLLECT_ALGORITHM_COUNT; algorithm++) {
-		for (uint32_t world = 1; world < 4; world++) {
-			int status = COLLECT_E_MEMORY;
-			for (uint64_t nth = 1; status == COLLECT_E_MEMORY; nth++) {
-				struct collect_plan *plan = NULL;
-				col_alloc_fail_at(nth);
-				status = col_plan_build(algorithm, world, 0, &plan);
-				CHECK_EQ(status == COLLECT_E_MEMORY, col_alloc_has_failed());
-				CHECK_EQ(plan == NULL, status != 0);
-				col_plan_destroy(&plan);
-				CHECK_EQ(col_alloc_blocks(), 0);
-			}
-			CHECK_EQ(status, 0);
-			col_alloc_fail_at(0);
+	static const uint32_t order[] = {2, 0, 1};
+	static const uint32_t hosts[] = {0, 0, 1};
+	FOR_EACH_PLAN(algorithm, collective) {
+		struct collect_recipe recipe = recipe_of(algorithm);
+		recipe.order = order;
+		recipe.hosts = hosts;
+		recipe.weights = order;
+		int status = COLLECT_E_MEMORY;
+		for (uint64_t nth = 1; status == COLLECT_E_MEMORY; nth++) {
+			struct collect_plan *plan = NULL;
+			col_alloc_fail_at(nth);
+			status = col_plan_build(&recipe, collective, 3, root_of(collective, 1), 0, &plan);
+			CHECK_EQ(status == COLLECT_E_MEMORY, col_alloc_has_failed());
+			CHECK_EQ(plan == NULL, status != 0);
+			col_plan_destroy(&plan);
+			CHECK_EQ(col_alloc_blocks(), 0);
 		}
+		CHECK_EQ(status, 0);
+		col_alloc_fail_at(0);
 	}
 }
 
@@ -230,11 +273,13 @@ TEST(opcodes_say_what_they_do)
 	CHECK_STR_EQ(col_opcode_name(COL_OPCODE_COUNT), "unknown");
 	for (int opcode = 0; opcode < COL_OPCODE_COUNT; opcode++) {
 		const char *name = col_opcode_name(opcode);
-		CHECK_EQ(col_opcode_receives(opcode) != 0, strstr(name, "recv") != NULL);
+		bool forwards = opcode == COL_IN_REDUCE_SEND || opcode == COL_OUT_REDUCE_SEND ||
+		                opcode == COL_RECV_REDUCE_SEND;
+		CHECK_EQ(col_opcode_receives(opcode) != 0, strstr(name, "recv") != NULL || forwards);
 		CHECK_EQ(col_opcode_sends(opcode) != 0, strstr(name, "send") != NULL);
-		bool forwards = opcode == COL_RECV_REDUCE_SEND;
-		CHECK_EQ(col_opcode_reads_in(opcode) != 0, strstr(name, "in") != NULL || forwards);
-		bool only_sends = opcode == COL_SEND_IN || opcode == COL_SEND_OUT;
+		bool reads_in = strstr(name, "in") != NULL || opcode == COL_RECV_REDUCE_SEND;
+		CHECK_EQ(col_opcode_reads_in(opcode) != 0, reads_in);
+		bool only_sends = strncmp(name, "send", 4) == 0;
 		CHECK_EQ(col_opcode_writes_out(opcode) != 0, !only_sends && !forwards);
 	}
 }
@@ -243,23 +288,23 @@ TEST(a_printed_plan_can_be_read)
 {
 	struct collect_plan *plan;
 	char text[1024];
-	CHECK_EQ(col_plan_build_direct(3, 1, &plan), 0);
+	CHECK_EQ(build(COLLECT_DIRECT, COLLECT_ALL_REDUCE, 3, 1, &plan), 0);
 
 	size_t length = col_plan_print(plan, text, sizeof(text));
 
 	CHECK_STR_EQ(text,
-		"direct, rank 1 of 3: lanes 3, slices 3, steps 8\n"
-		"lane 0\n"
-		"     0  send_in           slice 0     -> rank 0 lane 0 step 0\n"
-		"     1  recv              slice 0     <- rank 0  final\n"
-		"lane 1\n"
-		"     0  recv_reduce_in    slice 1     <- rank 0\n"
-		"     1  recv_reduce       slice 1     <- rank 2  final  scale\n"
-		"     2  send_out          slice 1     -> rank 2 lane 1 step 1\n"
-		"     3  send_out          slice 1     -> rank 0 lane 1 step 1\n"
-		"lane 2\n"
-		"     0  send_in           slice 2     -> rank 2 lane 2 step 1\n"
-		"     1  recv              slice 2     <- rank 2  final\n");
+		"direct all_reduce, rank 1 of 3: lanes 3, slices 3, steps 8\n"
+		"lane 0  slice 1\n"
+		"     0  recv_reduce_in    <- rank 0\n"
+		"     1  recv_reduce       <- rank 2  final  scale\n"
+		"     2  send_out          -> rank 2 lane 2 step 1\n"
+		"     3  send_out          -> rank 0 lane 1 step 1\n"
+		"lane 1  slice 2\n"
+		"     0  send_in           -> rank 2 lane 0 step 1\n"
+		"     1  recv              <- rank 2  final\n"
+		"lane 2  slice 0\n"
+		"     0  send_in           -> rank 0 lane 0 step 0\n"
+		"     1  recv              <- rank 0  final\n");
 	CHECK_EQ(length, strlen(text));
 	col_plan_destroy(&plan);
 }
@@ -267,9 +312,9 @@ TEST(a_printed_plan_can_be_read)
 TEST(a_print_into_too_little_room_is_cut_and_tells_the_need)
 {
 	struct collect_plan *plan;
-	char whole[1024];
+	char whole[2048];
 	char part[32];
-	CHECK_EQ(col_plan_build_ring(4, 0, &plan), 0);
+	CHECK_EQ(build(COLLECT_RING, COLLECT_ALL_REDUCE, 4, 0, &plan), 0);
 	size_t length = col_plan_print(plan, whole, sizeof(whole));
 	CHECK(length < sizeof(whole));
 
@@ -286,25 +331,23 @@ TEST(the_public_functions_refuse_what_is_out_of_range)
 	struct collect_step step;
 	uint64_t begin = 1;
 	uint64_t end = 1;
-	CHECK_EQ(collect_plan_create(COLLECT_RING, 3, 3, &plan), COLLECT_E_INVALID);
-	CHECK_EQ(collect_plan_create(COLLECT_RING, 3, 2, NULL), COLLECT_E_INVALID);
-	CHECK_EQ(collect_plan_create(COLLECT_RING, 3, 2, &plan), 0);
+	struct collect_recipe recipe = recipe_of(COLLECT_RING);
+	CHECK_EQ(collect_plan_create(&recipe, COLLECT_ALL_REDUCE, 3, 0, 3, &plan), COLLECT_E_INVALID);
+	CHECK_EQ(collect_plan_create(&recipe, COLLECT_ALL_REDUCE, 3, 0, 2, NULL), COLLECT_E_INVALID);
+	CHECK_EQ(collect_plan_create(NULL, COLLECT_ALL_REDUCE, 3, 0, 2, &plan), COLLECT_E_INVALID);
+	CHECK_EQ(collect_plan_create(&recipe, COLLECT_ALL_REDUCE, 3, 0, 2, &plan), 0);
 
-	CHECK_EQ(collect_plan_lane_count(plan), 1);
-	CHECK_EQ(collect_plan_slice_count(plan), 3);
-	CHECK_EQ(collect_plan_step_count(plan, 0), 6);
-	CHECK_EQ(collect_plan_step_count(plan, 1), 0);
-	CHECK_EQ(collect_plan_step(plan, 0, 6, &step), COLLECT_E_INVALID);
-	CHECK_EQ(collect_plan_step(plan, 1, 0, &step), COLLECT_E_INVALID);
-	CHECK_EQ(collect_plan_step(plan, 0, 1, &step), 0);
-	CHECK_EQ(step.opcode, COL_RECV_REDUCE_SEND);
-	CHECK_EQ(step.peer, 1);
-	CHECK_EQ(step.next, 0);
-	CHECK_EQ(step.peer_step, 2);
-	CHECK_EQ(collect_plan_slice(plan, 3, 100, &begin, &end), COLLECT_E_INVALID);
+	CHECK_EQ(collect_plan_lane_count(plan), 6);
+	CHECK_EQ(collect_plan_slice_count(plan), 6);
+	CHECK_EQ(collect_plan_lane_slice(plan, 0), 2);
+	CHECK_EQ(collect_plan_step_count(plan, 0), 2);
+	CHECK_EQ(collect_plan_step_count(plan, 6), 0);
+	CHECK_EQ(collect_plan_step(plan, 0, 2, &step), COLLECT_E_INVALID);
+	CHECK_EQ(collect_plan_step(plan, 6, 0, &step), COLLECT_E_INVALID);
+	CHECK_EQ(collect_plan_slice(plan, 6, 100, &begin, &end), COLLECT_E_INVALID);
 	CHECK_EQ(collect_plan_slice(plan, 0, BYTES_MAX + 1, &begin, &end), COLLECT_E_INVALID);
 	CHECK_EQ(begin, 1);
-	CHECK_EQ(collect_plan_slice(plan, 2, 100, &begin, &end), 0);
+	CHECK_EQ(collect_plan_slice(plan, 5, 100, &begin, &end), 0);
 	CHECK_EQ(begin, 64);
 	CHECK_EQ(end, 100);
 	collect_plan_destroy(&plan);

@@ -254,7 +254,7 @@ TEST(a_wrong_checksum_is_refused_before_any_field_is_looked_at)
 TEST(an_unknown_kind_is_refused)
 {
 	for (unsigned kind = 0; kind < 256; kind++) {
-		if (kind >= COL_FRAME_HELLO && kind <= COL_FRAME_HEARTBEAT)
+		if (kind >= COL_FRAME_HELLO && kind <= COL_FRAME_SHARE)
 			continue;
 		CHECK_EQ(judge_with(COL_FRAME_HEARTBEAT, 0, 5, (uint8_t)kind), COL_FRAME_BAD_KIND);
 	}

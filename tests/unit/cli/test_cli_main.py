@@ -39,17 +39,21 @@ MISTAKES = [
     ["bench", "all-reduce", "--json", "no/such/folder/figures.json"],
     ["bench"],
     ["bench", "sing"],
-    ["bench", "all-reduce", "--world", "1"],
-    ["bench", "all-reduce", "--world", "65"],
-    ["bench", "all-reduce", "--sizes", "8..4"],
+    ["bench", "all-reduce", "--worlds", "1"],
+    ["bench", "all-reduce", "--worlds", "2,65"],
+    ["bench", "all-reduce", "--sizes", "8:4"],
     ["bench", "all-reduce", "--sizes", "zero"],
     ["bench", "all-reduce", "--sizes", "6"],
     ["bench", "all-reduce", "--sizes", "0"],
     ["bench", "all-reduce", "--iterations", "0"],
+    ["bench", "all-reduce", "--iterations", "5", "--seconds", "1"],
+    ["bench", "all-reduce", "--in-place", "--both"],
     ["bench", "all-reduce", "--streams", "17"],
-    ["bench", "all-reduce", "--dtype", "float128"],
-    ["bench", "all-reduce", "--algorithm", "magic"],
-    ["bench", "all-reduce", "--compare", "mpi"],
+    ["bench", "all-reduce", "--dtypes", "float128"],
+    ["bench", "all-reduce", "--algorithms", "magic"],
+    ["bench", "all-reduce", "--transports", "pigeon"],
+    ["bench", "all-reduce", "--against", "nobody"],
+    ["bench", "all-reduce", "--against", "gloo=somewhere"],
 ]
 
 
@@ -144,7 +148,7 @@ def test_without_torch_the_comparison_says_what_it_needs(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
 
-    status = main(["bench", "all-reduce", "--compare", "gloo"])
+    status = main(["bench", "all-reduce", "--against", "gloo"])
 
     assert status == EXIT_USAGE
     assert "needs torch" in capsys.readouterr().err

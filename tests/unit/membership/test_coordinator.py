@@ -1,5 +1,7 @@
 """The coordinator's rules, seen through the peers that it decides about."""
 
+from dataclasses import replace
+
 from collect.membership.coordinator import Phase
 from collect.membership.events import (
     AnnouncementKind,
@@ -8,7 +10,7 @@ from collect.membership.events import (
     OpCancelled,
 )
 from collect.membership.peer import State
-from collect.types import Admit, CancelKind, LinkLoss, op_base
+from collect.types import Admit, CancelKind, LinkLoss, Recipe, make_ballot, op_base
 from collect.wire import messages
 from collect.wire.messages import (
     Abandon,
@@ -517,5 +519,47 @@ def test_what_does_not_fit_never_raises() -> None:
     assert stage.members() == ["a", "b"]
     assert stage.coordinator is not None
     assert stage.coordinator.phase is Phase.STEADY
-    assert not told(stage, "a", Abandon)
+    assert {each.ballot for each in told(stage, "a", Abandon)} == {strange}
     assert told(stage, "a", Commit)
+
+
+def test_the_first_founder_with_a_wish_decides_the_recipe_and_others_follow() -> None:
+    stage = Stage()
+    for index, (name, algorithm) in enumerate((("a", -1), ("b", 1), ("c", 2)), 1):
+        join = replace(joins(name, index, least=3), algorithm=algorithm, commit_bytes=index)
+        stage.enter(name, index, join)
+    stage.wait(0.01)
+    stage.pass_boundary("a", "b", "c")
+    stage.enter("d", 4, replace(joins("d", 4), algorithm=0, commit_bytes=9))
+    stage.wait(0.01)
+    stage.pass_boundary("a", "b", "c")
+
+    recipes = [actor.installs[-1].view.recipe for actor in stage.actors.values()]
+
+    assert [(each.algorithm, each.commit_bytes) for each in recipes] == [(1, 1)] * 4
+
+
+def test_what_a_recipe_says_by_rank_goes_when_the_members_change() -> None:
+    recipe = Recipe(weights=(1, 2, 3), order=(2, 1, 0), radices=(3,))
+
+    assert recipe.for_members(3) == recipe
+    assert recipe.for_members(2) == Recipe()
+
+
+def test_who_missed_that_a_switch_was_abandoned_is_told_again() -> None:
+    stage = formed("a", "b")
+    stage.hear(Prepared(1, make_ballot(9, 1)))
+
+    assert [each.ballot for each in told(stage, "a", Abandon)] == [make_ballot(9, 1)]
+
+    stage.hear(Prepared(1, epoch(stage)))
+    assert len(told(stage, "a", Abandon)) == 1
+
+
+def test_a_founder_that_wishes_for_tcp_has_all_use_it() -> None:
+    stage = Stage()
+    for index, (name, transport) in enumerate((("a", 0), ("b", 1)), start=1):
+        stage.enter(name, index, replace(joins(name, index, least=2), transport=transport))
+    stage.wait(0.01)
+
+    assert [actor.installs[-1].view.recipe.transport for actor in stage.actors.values()] == [1, 1]

@@ -1,5 +1,7 @@
 """Messages in any order, with any content that the codec lets through: dropped, never fatal."""
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,9 +27,23 @@ PEERS = st.integers(1, 5)
 BALLOTS = st.sampled_from([0, *(types.make_ballot(n, g) for n in (1, 2, 3, 4, 9) for g in (1, 2))])
 SMALL = st.integers(0, 9)
 MEMBERS = PEERS.map(lambda peer: joins(f"p{peer}", peer).member)
-VIEWS = st.builds(
-    types.View, BALLOTS, st.lists(MEMBERS, max_size=4, unique=True).map(tuple), st.just(77)
+RECIPES = st.builds(
+    types.Recipe,
+    algorithm=st.integers(-1, 9),
+    commit_bytes=st.sampled_from([0, 1, 2**31]),
+    weights=st.lists(st.integers(1, 9), max_size=4).map(tuple),
+    order=st.permutations([0, 1, 2]).map(tuple) | st.just(()),
+    radices=st.sampled_from([(), (1, 2), (2, 2), (3,)]),
 )
+
+
+def recipe_fitted(view: types.View) -> types.View:
+    return replace(view, recipe=view.recipe.for_members(len(view.members)))
+
+
+VIEWS = st.builds(
+    types.View, BALLOTS, st.lists(MEMBERS, max_size=4, unique=True).map(tuple), st.just(77), RECIPES
+).map(recipe_fitted)
 SWITCHES = st.builds(
     types.SwitchMark, BALLOTS, SMALL, st.lists(PEERS, max_size=3, unique=True).map(tuple)
 )
@@ -42,7 +58,16 @@ OUTCOMES = st.builds(
     st.booleans(),
     st.none() | REASONS,
 )
-FLIGHTS = st.builds(types.OpInFlight, OPS, BALLOTS, st.just("all_reduce"), SMALL)
+FLIGHTS = st.builds(
+    types.OpInFlight,
+    OPS,
+    BALLOTS,
+    st.just("all_reduce"),
+    SMALL,
+    is_whole=st.booleans(),
+    is_shaped=st.booleans(),
+    is_rooted=st.booleans(),
+)
 LOST = st.lists(st.builds(types.LostLink, PEERS, st.sampled_from(types.LinkLoss)), max_size=3).map(
     tuple
 )

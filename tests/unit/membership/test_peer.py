@@ -138,6 +138,16 @@ def test_a_newcomer_confirms_when_it_passes_the_boundary_that_let_it_in() -> Non
     assert only(actions, PassBoundary) == [PassBoundary(1, (1, 2), is_newcomer=True)]
 
 
+def test_a_failure_before_a_newcomers_time_is_nothing_to_its_communicator() -> None:
+    peer = frozen()
+    verdict = Verdict(VerdictKind.FAIL, op_base(B1) - 3, reason=WHY)
+
+    installed = only(hear(peer, install(verdict=verdict)), InstallComm)[0]
+
+    assert installed.verdict == Verdict()
+    assert peer.failure_of(verdict.op) != WHY
+
+
 def test_a_boundary_passes_at_once_while_nothing_is_pending() -> None:
     peer = active()
 

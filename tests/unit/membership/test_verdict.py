@@ -158,15 +158,152 @@ def test_the_next_failure_waits_until_the_last_has_reached_everybody() -> None:
     assert decide(reports, VIEWS).verdict.op == BASE + 6
 
 
-def test_a_result_that_nobody_retains_costs_the_membership_of_who_lacks_it() -> None:
+def whole(index: int, attempt: Ballot = B1) -> OpInFlight:
+    return replace(flight(index), attempt=attempt, is_whole=True)
+
+
+def shaped(index: int) -> OpInFlight:
+    return replace(flight(index), is_shaped=True)
+
+
+def test_who_is_whole_completes_what_is_done_without_a_holder() -> None:
+    reports = {1: report(1, done(6, B1, False)), 2: report(2, done(5), whole(6))}
+
+    decision = decide(reports, VIEWS, silent={3: "reset"})
+
+    verdict = decision.verdict
+    assert (verdict.kind, verdict.op, verdict.attempt) == (VerdictKind.REPAIR, BASE + 6, B1)
+    assert decision.members == (1, 2)
+    assert decision.repairs == ()
+
+
+def test_a_leaver_that_alone_delivered_need_not_stay_for_those_who_are_whole() -> None:
+    reports = {1: report(1, done(6, B1, False)), 2: report(2, done(5), whole(6))}
+
+    decision = decide(reports, VIEWS, leaving={1})
+
+    assert (decision.members, decision.keeps_leavers) == ((2,), False)
+    assert decision.verdict.kind is VerdictKind.REPAIR
+
+
+def test_who_is_whole_in_another_attempt_needs_the_result() -> None:
+    reports = {1: report(1, done(6)), 2: report(2, done(5), whole(6, B2))}
+
+    assert decide(reports, VIEWS).repairs == (Repair(1, 2),)
+
+
+def test_what_is_whole_on_everybody_is_complete_though_nobody_has_delivered() -> None:
+    late = Cancel(CancelKind.TIMEOUT, "60 s passed")
+    reports = {m: report(m, done(5), replace(whole(6), is_shaped=True)) for m in (1, 2)}
+    reports[2] = report(2, done(5), replace(whole(6), cancel=late))
+
+    verdict = decide(reports, VIEWS, silent={3: "reset"}).verdict
+
+    assert (verdict.kind, verdict.op, verdict.attempt) == (VerdictKind.REPAIR, BASE + 6, B1)
+
+
+def test_what_somebody_is_not_whole_in_runs_again() -> None:
+    reports = {1: report(1, done(5), whole(6)), 2: report(2, done(5), flight(6))}
+    apart = {1: report(1, done(5), whole(6)), 2: report(2, done(5), whole(6, B2))}
+    uncalled = {1: report(1, done(5), whole(6)), 2: report(2, done(5))}
+
+    for each in (reports, apart, uncalled):
+        assert decide(each, VIEWS).verdict.kind is VerdictKind.RERUN
+
+
+def test_a_leaver_that_never_called_keeps_the_others_from_completing_with_it() -> None:
+    reports = {1: report(1, done(5), whole(6)), 2: report(2, done(5))}
+
+    assert decide(reports, VIEWS, leaving={2}).verdict.kind is VerdictKind.RERUN
+
+
+def test_what_a_newcomer_will_never_call_fails_when_who_completed_it_is_gone() -> None:
+    mark = SwitchMark(B2, 7, (4,))
+    newcomer = replace(report(4, Outcome()), epoch=B2, switch=mark)
+    reports = {2: report(2, done(5), flight(6)), 3: report(3, done(5), flight(6)), 4: newcomer}
+
+    verdict = decide(reports, VIEWS, silent={1: "reset"}).verdict
+
+    assert (verdict.kind, verdict.op) == (VerdictKind.FAIL, BASE + 6)
+    assert verdict.reason is not None
+    assert (verdict.reason.kind, verdict.reason.culprits) == (FailKind.MEMBERS, ("a",))
+
+
+def test_what_is_whole_completes_before_the_time_of_a_newcomer() -> None:
+    mark = SwitchMark(B2, 7, (4,))
+    newcomer = replace(report(4, Outcome()), epoch=B2, switch=mark)
+    reports = {2: report(2, done(5), whole(6)), 3: report(3, done(5), whole(6)), 4: newcomer}
+
+    verdict = decide(reports, VIEWS, silent={1: "reset"}).verdict
+
+    assert (verdict.kind, verdict.op) == (VerdictKind.REPAIR, BASE + 6)
+
+
+def test_what_a_whole_member_aborted_fails() -> None:
+    abort = Cancel(CancelKind.ABORT, "gave up")
+    reports = {1: report(1, done(5), whole(6))}
+    reports[2] = report(2, done(5), replace(whole(6), cancel=abort))
+
+    assert decide(reports, VIEWS).verdict.kind is VerdictKind.FAIL
+
+
+def test_a_result_that_nobody_retains_fails_for_who_lacks_it_and_nobody_is_fenced() -> None:
     reports = {1: report(1, done(6, B1, False)), 2: report(2, done(5), flight(6))}
 
-    decision = decide(reports, VIEWS)
+    decision = decide(reports, VIEWS, silent={3: "reset"})
 
-    assert decision.members == (1,)
-    fenced = next(gone for gone in decision.departures if gone.incarnation == 2)
-    assert fenced.kind is DepartureKind.FENCED
-    assert "retains" in fenced.reason
+    assert decision.members == (1, 2)
+    assert (decision.verdict.kind, decision.verdict.op) == (VerdictKind.FAIL, BASE + 6)
+    reason = decision.verdict.reason
+    assert reason is not None
+    assert (reason.kind, reason.culprits) == (FailKind.MEMBERS, ("c",))
+    assert "completed on a, but c was lost before all had their part" in reason.text
+
+
+def test_what_failed_on_some_and_completed_on_others_fails_for_the_rest_alike() -> None:
+    reports = {
+        1: report(1, done(6, B1, False)),
+        2: report(2, failed(6)),
+        3: report(3, done(5), flight(6)),
+    }
+
+    verdict = decide(reports, VIEWS).verdict
+
+    assert (verdict.kind, verdict.op, verdict.reason) == (VerdictKind.FAIL, BASE + 6, WHY)
+
+
+def test_blocks_for_members_that_are_lost_fail_on_all() -> None:
+    reports = {1: report(1, done(5), shaped(6)), 2: report(2, done(5))}
+
+    verdict = decide(reports, VIEWS, silent={3: "reset"}).verdict
+
+    assert (verdict.kind, verdict.op) == (VerdictKind.FAIL, BASE + 6)
+    assert verdict.reason is not None
+    assert (verdict.reason.kind, verdict.reason.culprits) == (FailKind.MEMBERS, ("c",))
+    assert "called by a for 3 members: c was lost" in verdict.reason.text
+
+
+def test_blocks_run_again_when_only_a_link_was_lost() -> None:
+    reports = {m: report(m, done(5), shaped(6)) for m in (1, 2, 3)}
+
+    assert decide(reports, VIEWS).verdict.kind is VerdictKind.RERUN
+
+
+def test_blocks_that_were_delivered_are_repaired_though_members_are_lost() -> None:
+    reports = {1: report(1, done(6)), 2: report(2, done(5), shaped(6))}
+
+    assert decide(reports, VIEWS, silent={3: "reset"}).verdict.kind is VerdictKind.REPAIR
+
+
+def test_a_call_for_other_members_fails_as_that_and_not_as_a_mismatch() -> None:
+    unfit = Cancel(CancelKind.MEMBERS, "called for 4, there are 3")
+    reports = {1: report(1, done(5), flight(6, 10, unfit)), 2: report(2, done(5), flight(6, 20))}
+
+    reason = decide(reports, VIEWS).verdict.reason
+
+    assert reason is not None
+    assert (reason.kind, reason.culprits) == (FailKind.MEMBERS, ("a",))
+    assert "called for 4" in reason.text
 
 
 def test_a_member_that_lags_further_than_full_dependence_allows_is_fenced() -> None:
@@ -258,3 +395,43 @@ def test_who_is_heard_of_is_given_up_only_for_its_time() -> None:
         "no report within 9 s"
         in given_up([2], {1: {2}}, {2}, elapsed_s=9, grace_s=0.1, timeout_s=9)[2]
     )
+
+
+def rooted(index: int, digest: int = 5) -> OpInFlight:
+    return replace(flight(index, digest), is_rooted=True)
+
+
+def test_a_rooted_operation_that_some_have_yet_to_call_fails_when_members_are_lost() -> None:
+    reports = {1: report(1, done(5), rooted(6)), 2: report(2, done(5))}
+
+    verdict = decide(reports, VIEWS, silent={3: "reset"}).verdict
+
+    assert (verdict.kind, verdict.op) == (VerdictKind.FAIL, BASE + 6)
+    assert verdict.reason is not None
+    assert (verdict.reason.kind, verdict.reason.culprits) == (FailKind.MEMBERS, ("c",))
+    assert "called by a: c was lost before b called it" in verdict.reason.text
+
+
+def test_a_rooted_operation_that_everybody_left_has_called_runs_again_and_is_named() -> None:
+    reports = {m: report(m, done(5), rooted(6)) for m in (1, 2)}
+
+    verdict = decide(reports, VIEWS, silent={3: "reset"}).verdict
+
+    assert (verdict.kind, verdict.op) == (VerdictKind.RERUN, BASE + 6)
+
+
+def test_two_roots_of_one_operation_are_a_mismatch() -> None:
+    reports = {m: report(m, done(5), rooted(6, digest=m)) for m in (1, 2)}
+
+    reason = decide(reports, VIEWS, silent={3: "reset"}).verdict.reason
+
+    assert reason is not None
+    assert reason.kind is FailKind.MISMATCH
+
+
+def test_a_rooted_operation_runs_again_whoever_called_it_while_nobody_is_lost() -> None:
+    reports = {1: report(1, done(5), rooted(6)), 2: report(2, done(5)), 3: report(3, done(5))}
+
+    verdict = decide(reports, VIEWS).verdict
+
+    assert (verdict.kind, verdict.op) == (VerdictKind.RERUN, 0)

@@ -8,9 +8,9 @@ import pytest
 from collect import native
 from collect.config import CHUNK_BYTES_MAX, PEERS_MAX, STREAMS_MAX
 from collect.errors import Closed
-from collect.native import buffer, status
-from collect.native.communicator import Gate
+from collect.native import codes, status
 from collect.native.engine import EventKind
+from collect.native.operation import Gate
 from collect.net.addresses import ADDRESS_BYTES_MAX
 from tests.tidy import ROOT
 
@@ -52,8 +52,24 @@ def test_events_dtypes_and_reductions_are_those_of_the_header() -> None:
     reductions = enumerators("collect_reduce_op")
 
     assert {f"EVENT_{kind.name}": kind.value for kind in EventKind} == events
-    assert all(dtypes[str(d).upper()] == code for d, code in buffer.DTYPE_CODES.items())
-    assert all(reductions[op.upper()] == code for op, code in buffer.REDUCE_CODES.items())
+    assert {name.upper(): code for code, name in codes.DTYPE_NAMES.items()} == {
+        name: code for name, code in dtypes.items() if name != "DTYPE_COUNT"
+    }
+    assert {op.upper(): code for op, code in codes.REDUCE_CODES.items()} == {
+        name: code for name, code in reductions.items() if name != "REDUCE_OP_COUNT"
+    }
+
+
+def test_collectives_and_algorithms_are_those_of_the_header() -> None:
+    collectives = enumerators("collect_collective")
+    algorithms = enumerators("collect_algorithm")
+
+    assert {kind.name: kind.value for kind in codes.Collective} == {
+        name: code for name, code in collectives.items() if name != "COLLECTIVE_COUNT"
+    }
+    assert {name.upper(): code for name, code in codes.ALGORITHM_CODES.items()} == {
+        name: code for name, code in algorithms.items() if name != "ALGORITHM_COUNT"
+    }
 
 
 @pytest.mark.parametrize(

@@ -8,19 +8,19 @@ from collect.config import Algorithm
 from collect.native.plan import Plan
 
 
-@pytest.mark.parametrize("algorithm", Algorithm)
+@pytest.mark.parametrize("algorithm", HOPS)
 @pytest.mark.parametrize("world", [2, 3, 8, 17])
 def test_the_cost_that_is_counted_is_the_cost_that_is_promised(
     algorithm: Algorithm, world: int
 ) -> None:
-    payload_bytes = world * 64 * 10
+    payload_bytes = 2 * world * 64 * 10
 
     cost = count_cost([Plan(algorithm, world, rank) for rank in range(world)], payload_bytes)
 
     assert cost.hops == HOPS[algorithm][1](world)
     assert max(cost.sent_bytes) == VOLUMES[algorithm][1](world, payload_bytes)
-    links = {Algorithm.STAR: world - 1, Algorithm.DIRECT: world * (world - 1) // 2}
-    assert len(cost.links) == links.get(algorithm, world if world > 2 else 1)
+    links = {Algorithm.STAR: world - 1, Algorithm.RING: world if world > 2 else 1}
+    assert len(cost.links) == links.get(algorithm, world * (world - 1) // 2)
 
 
 def test_a_plan_is_printed_with_its_proof(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,11 +28,30 @@ def test_a_plan_is_printed_with_its_proof(capsys: pytest.CaptureFixture[str]) ->
 
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == "direct, rank 1 of 3, 200 bytes"
-    assert "1 0 recv_reduce_in 1 64 … 128 <- rank 0" in lines
+    assert "0 0 recv_reduce_in 1 64 … 128 <- rank 0" in lines
     assert "1 recv_reduce 1 64 … 128 <- rank 2 scale final" in lines
-    assert "2 0 send_in 2 128 … 200 -> rank 2 (lane 2 step 1)" in lines
+    assert "1 0 send_in 2 128 … 200 -> rank 2 (lane 0 step 1)" in lines
     assert "hops 2 one after the other (formula: 2)" in lines
     assert "links 3, at most 2 at one rank" in lines
+
+
+def test_a_rooted_plan_of_hosts_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["plan", "hierarchical", "--collective", "broadcast", "--root", "2"]
+    assert main([*arguments, "--world", "5", "--hosts", "2,3"]) == 0
+
+    out = capsys.readouterr().out
+    assert "hierarchical broadcast, rank 0 of 5, root 2, 1048576 bytes" in out
+    assert "none found with 1 frame of credit" in out
+
+
+def test_the_choice_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["plan", "--explain", "--collective", "all-reduce", "--bytes", "64Mi"]
+    assert main([*arguments, "--world", "8", "--hosts", "4,4"]) == 0
+
+    out = capsys.readouterr().out
+    for name in ("direct", "ring", "star", "exchange", "tree", "circulant", "hierarchical"):
+        assert f"│ {name} " in out
+    assert "choice: hierarchical" in out
 
 
 def test_all_plans_are_printed_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,7 +79,11 @@ def test_a_world_of_one_needs_nobody(capsys: pytest.CaptureFixture[str]) -> None
         (["--world", "1", "--rank", "1"], "a world of 1 has rank 0 only"),
         (["--world", "0"], "'0' is not at least 1"),
         (["--world", "1025"], "a world has at most 1024 ranks"),
-        (["--world", "4", "--algorithm", "tree"], "invalid choice: 'tree'"),
+        (["--world", "4", "--algorithm", "shrub"], "invalid choice: 'shrub'"),
+        (["bruck", "--world", "4"], "bruck has no all_reduce, only: all_to_all"),
+        (["--world", "4", "--root", "4"], "--root 4: a world of 4 has ranks 0 to 3"),
+        (["hierarchical", "--world", "4", "--radices", "2,3"], "with a product of 4"),
+        (["hierarchical", "--world", "4", "--hosts", "2,3"], "not 4 ranks in all"),
         (["--world", "4", "--bytes", "many"], "'many' is not a size"),
         (["--world", "4", "--bytes", "9999999999Gi"], "not in 0 to 2^62"),
         ([], "--world"),

@@ -7,8 +7,8 @@ from collect.errors import CollectError
 from collect.membership.events import LeaveAsked, PassBoundary, PeerEvent
 from collect.membership.peer import State
 from collect.native import status
-from collect.native.buffer import Operand
-from collect.native.communicator import OpInfo
+from collect.native.call import Call
+from collect.native.operation import OpInfo
 from collect.net.waiting import Changes
 from collect.session.history import History
 from collect.types import FailKind, FailReason, Member, View, op_base
@@ -20,8 +20,9 @@ SELF, OTHER = 7, 8
 class FakeOperation:
     """Completes when the test says so."""
 
-    def __init__(self, operand: Operand) -> None:
-        self.operand = operand
+    def __init__(self, call: Call, core: object = None) -> None:
+        del core
+        self.call = call
         self.is_submitted = False
         self.number = 0
         self.deadline_ns = 0
@@ -34,32 +35,42 @@ class FakeOperation:
         del timeout_s
         return self.status
 
+    def wait_slice(self, slice_ns: int) -> int:
+        return self.wait(slice_ns / 1e9)
+
     @property
     def info(self) -> OpInfo:
         is_done = self.status == status.OK
-        return OpInfo(self.status, self.number, EPOCH if is_done else 0, 1_000, 3_000, 1, 2)
+        attempt = EPOCH if is_done else 0
+        return OpInfo(self.status, self.number, attempt, 1_000, 3_000, 1, 2, 0)
 
 
 class FakeCommunicator:
+    core = None
+
     def __init__(self) -> None:
         self.operations: list[FakeOperation] = []
         self.status_of_next = status.OK
+        self.refusals: list[int] = []  # what the next starts say
         self.interrupt: BaseException | None = None  # raised in the next start, before the core
         self.is_aborted = False
 
-    def prepare(self, operand: Operand) -> FakeOperation:
-        return FakeOperation(operand)
-
-    def start(self, operation: FakeOperation, reduce_code: int, deadline_ns: int) -> None:
-        del reduce_code
+    def start(self, operation: FakeOperation, deadline_ns: int, slice_ns: int = 0) -> int:
+        del slice_ns
         if self.interrupt is not None:
             interrupt, self.interrupt = self.interrupt, None
             raise interrupt
+        if self.refusals:
+            return self.refusals.pop(0)
         self.operations.append(operation)
         operation.is_submitted = True
         operation.number = op_base(EPOCH) + len(self.operations)
         operation.deadline_ns = deadline_ns
         operation.status = self.status_of_next
+        return status.OK
+
+    def oldest(self) -> FakeOperation | None:
+        return next(iter(self.outstanding()), None)
 
     def outstanding(self) -> list[FakeOperation]:
         return [each for each in self.operations if each.status == status.PENDING]
@@ -78,6 +89,7 @@ class FakePeer:
         self.state = State.ACTIVE
         self.boundaries = 0
         self.is_boundary_due = False
+        self.switch = object()  # so that is_boundary_due is asked
         self.failures: dict[int, FailReason] = {}
 
     def failure_of(self, op: int) -> FailReason:

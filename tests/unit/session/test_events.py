@@ -52,9 +52,10 @@ def test_history_names_the_participants_of_an_attempt() -> None:
     history.add(view(1, 10, 11))
     history.add(view(2, 11, 12))
 
-    assert history.participant_names(1) == ("p10", "p11")
-    assert history.participants(2) == (11, 12)
-    assert history.participants(3) == ()
+    assert history.of(1).names == ("p10", "p11")
+    assert history.of(2).incarnations == (11, 12)
+    assert history.latest == history.of(2)
+    assert history.of(3).incarnations == ()
     assert history.name(255) == "ff"
 
 
@@ -63,6 +64,6 @@ def test_history_is_bounded() -> None:
     for epoch in range(1, VIEWS_KEPT_MAX + 3):
         history.add(view(epoch, epoch))
 
-    assert history.participants(2) == ()
-    assert history.participants(3) == (3,)
+    assert history.of(2).incarnations == ()
+    assert history.of(3).incarnations == (3,)
     assert history.name(1) == "p1"

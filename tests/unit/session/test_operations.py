@@ -14,6 +14,7 @@ from collect.errors import (
     Fenced,
     InvalidArgument,
     JoinFailed,
+    MembersChanged,
     Mismatch,
     OperationFailed,
     PeerLost,
@@ -21,11 +22,19 @@ from collect.errors import (
 )
 from collect.membership.events import LeaveAsked, PassBoundary
 from collect.native import status
-from collect.native.buffer import prepare
+from collect.native.call import Call, LaidOut
+from collect.native.codes import Collective, Signature
 from collect.session import operations
 from collect.session.operations import Session
-from collect.types import FailKind, FailReason, op_base
-from tests.unit.session.fakes import EPOCH, OTHER, SELF, FakeCommunicator, FakeControl
+from collect.types import FailKind, FailReason, Member, View, op_base
+from tests.unit.session.fakes import (
+    EPOCH,
+    OTHER,
+    SELF,
+    FakeCommunicator,
+    FakeControl,
+    FakeOperation,
+)
 
 
 @pytest.fixture
@@ -34,6 +43,7 @@ def control(monkeypatch: pytest.MonkeyPatch) -> FakeControl:
     monkeypatch.setattr(operations, "ControlPlane", lambda *_: made)
     monkeypatch.setattr(operations.native, "require", lambda: None)
     monkeypatch.setattr(operations, "POLL_S", 0.001)
+    monkeypatch.setattr(operations, "Operation", FakeOperation)
     return made
 
 
@@ -41,9 +51,13 @@ def new_session(**arguments: Any) -> Session:
     return Session(config.load({"name": "me", **arguments}, {}), Address("127.0.0.1", 5000))
 
 
+def plain_call() -> Call:
+    array = np.ones(3)
+    return Call(Signature(Collective.ALL_REDUCE, 11, 0, -1), array, array, 3, array)
+
+
 def submit(session: Session, *, is_internal: bool = False, timeout_s: float | None = None) -> Any:
-    operand = prepare(np.ones(3))
-    return session.submit(operand, 0, timeout_s, is_internal=is_internal)
+    return session.submit(plain_call(), timeout_s, is_internal=is_internal)
 
 
 def communicator(control: FakeControl) -> FakeCommunicator:
@@ -165,9 +179,11 @@ def test_an_outcome_names_who_took_part(control: FakeControl) -> None:
     communicator(control).status_of_next = status.OK
     operation = submit(session)
 
-    outcome = session.wait(operation)
+    session.wait(operation)
+    outcome = session.outcome(operation)
 
-    assert outcome.participants == (SELF, OTHER)
+    assert outcome.participants.incarnations == (SELF, OTHER)
+    assert outcome.participants.names == ("me", "b")
     assert outcome.info.attempt == EPOCH
     assert session.name_of(OTHER) == "b"
 
@@ -178,6 +194,7 @@ def test_an_outcome_names_who_took_part(control: FakeControl) -> None:
         (FailKind.MISMATCH, Mismatch),
         (FailKind.TIMEOUT, Timeout),
         (FailKind.ABORTED, Aborted),
+        (FailKind.MEMBERS, MembersChanged),
     ],
 )
 def test_a_verdict_becomes_its_exception(
@@ -233,10 +250,10 @@ def test_an_operation_that_starts_behind_the_end_is_not_left_pending(control: Fa
     fake.status_of_next = status.PENDING
     begin = fake.start
 
-    def start_too_late(*arguments: Any) -> None:
+    def start_too_late(*arguments: Any) -> int:
         control.final = Fenced("me is no member any more", epoch=6)
         fake.abort()
-        begin(*arguments)
+        return begin(*arguments)
 
     fake.start = start_too_late  # type: ignore[method-assign]
     operation = submit(session)
@@ -254,7 +271,7 @@ def test_a_wait_that_is_too_short_leaves_the_operation_alone(control: FakeContro
         session.wait(operation, 0.002)
 
     operation.status = status.OK
-    assert session.wait(operation, 0.0).info.status == status.OK
+    session.wait(operation, 0.0)
 
 
 def test_the_time_of_an_operation_runs_from_its_call(control: FakeControl) -> None:
@@ -308,3 +325,89 @@ def test_joining_ends_with_the_reason_why_it_failed(control: FakeControl) -> Non
     with pytest.raises(Fenced):
         session.open()
     assert control.is_stopped
+
+
+# ---- calls with blocks, roots, full queues -------------------------------------------------------
+
+
+def laid_out(world: int, rank: int = -1) -> LaidOut:
+    call = LaidOut(Signature(Collective.REDUCE_SCATTER, 11, 0, -1), np.ones(4), np.ones(2), 2)
+    call.world, call.rank = world, rank
+    return call
+
+
+def test_blocks_that_were_meant_for_others_are_refused_before_the_core(
+    control: FakeControl,
+) -> None:
+    session = new_session()
+    session.submit(laid_out(2, 0))
+
+    with pytest.raises(MembersChanged, match="laid out for 3 members, and now there are 2"):
+        session.submit(laid_out(3))
+    with pytest.raises(MembersChanged, match="other members"):
+        session.submit(laid_out(2, 1))
+
+    assert len(communicator(control).operations) == 1
+
+
+def test_the_boundary_before_a_refused_call_is_that_of_the_next(control: FakeControl) -> None:
+    session = new_session()
+    with pytest.raises(MembersChanged):
+        session.submit(laid_out(3))
+    submit(session)
+
+    assert control.peer.boundaries == 1
+
+
+def test_newcomers_at_the_boundary_change_what_a_call_must_fit(control: FakeControl) -> None:
+    session = new_session()
+    control.peer.is_boundary_due = True
+    passage = PassBoundary(1, (9,), False)
+    third = Member(9, "c", "host", ("127.0.0.1:1",))
+
+    def enter(boundary: int) -> None:
+        assert boundary == 1
+        assert control.view is not None
+        control.view = View(EPOCH + 1, (*control.view.members, third), 1)
+        control.passage = passage
+
+    control.ask_boundary = enter  # type: ignore[method-assign]
+
+    with pytest.raises(MembersChanged, match="now there are 3"):
+        session.submit(laid_out(2))
+    assert session.place() == (3, 0)
+
+
+def test_a_root_is_a_rank_or_a_name(control: FakeControl) -> None:
+    del control
+    session = new_session()
+
+    assert session.root_of(1) == session.root_of("b") == OTHER
+    for root in (2, -1, True, 1.0, None):
+        with pytest.raises(InvalidArgument, match="a rank of 0 to 1"):
+            session.root_of(root)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="no member; members: me, b"):
+        session.root_of("c")
+
+
+def test_a_start_waits_for_room(control: FakeControl) -> None:
+    session = new_session()
+    fake = communicator(control)
+    fake.status_of_next = status.PENDING
+    first = submit(session)
+    waited: list[float] = []
+
+    def wait(timeout_s: float) -> int:
+        waited.append(timeout_s)
+        first.status = status.OK
+        return status.OK
+
+    first.wait = wait
+    fake.refusals = [status.E_FULL, status.E_FULL]
+    second = submit(session)
+
+    assert waited
+    assert fake.operations == [first, second]
+    fake.refusals = [status.E_FULL] * 10**6
+    with pytest.raises(OperationFailed, match="cannot start"):
+        submit(session, timeout_s=0.001)

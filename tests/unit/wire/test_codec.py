@@ -1,6 +1,8 @@
 """Every message survives the wire, and no bytes do harm."""
 
-from dataclasses import replace
+import re
+from dataclasses import astuple, is_dataclass, replace
+from typing import Any
 
 import msgpack
 import pytest
@@ -17,7 +19,19 @@ OTHER = types.Member(7, "other", "", ())
 VIEW = types.View(types.make_ballot(5, 3), (MEMBER, OTHER), 2**64 - 1)
 SWITCH = types.SwitchMark(VIEW.epoch, 12, (7,))
 REASON = types.FailReason(types.FailKind.MISMATCH, ("other",), "op 5.1: a calls x; b calls y")
-JOIN = messages.Join(MEMBER, 2, types.Admit.MANUAL, "default")
+JOIN = messages.Join(MEMBER, 2, types.Admit.MANUAL, "default", 9, 2**31, 1)
+RICH = types.Recipe(
+    algorithm=7,
+    commit_bytes=0,
+    local=types.LinkModel(1, 1, 1),
+    remote=types.LinkModel(60 * 10**9, 60 * 10**9, 10**15),
+    reduce_bytes_per_s=10**15,
+    transport=1,
+    weights=(2**32 - 1, 1),
+    order=(1, 0),
+    radices=(1, 2),
+)
+RICH_VIEW = replace(VIEW, recipe=RICH)
 
 MESSAGES: tuple[Message, ...] = (
     JOIN,
@@ -32,7 +46,14 @@ MESSAGES: tuple[Message, ...] = (
         VIEW.epoch,
         types.Outcome(4, VIEW.epoch, types.OutcomeKind.FAILED, False, REASON),
         types.OpInFlight(
-            5, VIEW.epoch, "all_reduce", 2**32 - 1, types.Cancel(types.CancelKind.ABORT, "user")
+            5,
+            VIEW.epoch,
+            "all_reduce",
+            2**32 - 1,
+            types.Cancel(types.CancelKind.MEMBERS, "user"),
+            True,
+            True,
+            True,
         ),
         (types.LostLink(9, types.LinkLoss.RESET),),
         SWITCH,
@@ -42,6 +63,7 @@ MESSAGES: tuple[Message, ...] = (
     messages.Stale(7, 1, 2),
     messages.Installed(7, VIEW.epoch, 4),
     messages.Prepared(7, VIEW.epoch),
+    messages.Prepare(RICH_VIEW, SWITCH),
     messages.Late(7, VIEW.epoch, 13),
     messages.Unreachable(7, VIEW.epoch, (9, 10), "refused"),
     messages.Leave(7, VIEW.epoch),
@@ -127,6 +149,58 @@ def test_a_number_out_of_range_is_refused_when_sent_too() -> None:
 
 def test_a_message_over_the_limit_is_refused_unread() -> None:
     assert "too large" in refused(b"\x00" * (MESSAGE_BYTES_MAX + 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"algorithm": -2}, "in -1..9"),
+        ({"algorithm": 10}, "in -1..9"),
+        ({"commit_bytes": -1}, "commit_bytes"),
+        ({"commit_bytes": 2**31 + 1}, "commit_bytes"),
+        ({"local": types.LinkModel(0, 1, 1)}, "local: latency_ns"),
+        ({"remote": types.LinkModel(1, 1, 10**15 + 1)}, "remote: bytes_per_s"),
+        ({"reduce_bytes_per_s": 0}, "reduce_bytes_per_s"),
+        ({"transport": 2}, "transport: expected an integer in 0..1"),
+        ({"weights": (1, 1, 1)}, "3 weights for 2 members"),
+        ({"weights": (0, 0)}, "add up to 0"),
+        ({"weights": (2**32 - 1, 2)}, "add up to 4294967297"),
+        ({"order": (0,)}, "no permutation of 2"),
+        ({"order": (0, 0)}, "no permutation of 2"),
+        ({"order": (0, 2)}, "no permutation of 2"),
+        ({"radices": (3,)}, "radices of 3 ranks for 2 members"),
+        ({"radices": (0,)}, "radices"),
+        ({"radices": (1, 1, 1, 1, 2)}, "at most 4"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_refused_both_ways(changes: dict[str, Any], why: str) -> None:
+    message = messages.Prepare(replace(VIEW, recipe=replace(RICH, **changes)), SWITCH)
+
+    with pytest.raises(WireError, match=re.escape(why)):
+        encode(message)
+
+    plain = msgpack.unpackb(encode(messages.Prepare(RICH_VIEW, SWITCH)))
+    for name, value in changes.items():
+        index = list(types.Recipe.__dataclass_fields__).index(name)
+        plain[2][3][index] = list(astuple(value)) if is_dataclass(value) else value
+    assert why in refused(msgpack.packb(plain))
+
+
+def test_a_view_with_a_recipe_survives_the_disk() -> None:
+    assert codec.decode_view(codec.encode_view(RICH_VIEW)) == RICH_VIEW
+
+
+def test_the_largest_recipe_fits_in_a_message() -> None:
+    members = tuple(
+        types.Member(2**62 + index, f"trainer-{index:04}", "b" * 64, ("10.0.0.1:65535",) * 2)
+        for index in range(types.MEMBERS_MAX)
+    )
+    ranks = tuple(range(types.MEMBERS_MAX))
+    recipe = types.Recipe(weights=(2**22,) * types.MEMBERS_MAX, order=ranks, radices=(32, 32))
+
+    message = messages.Prepare(types.View(VIEW.epoch, members, 1, recipe), SWITCH)
+
+    assert decode(encode(message)) == message
 
 
 def test_nested_lists_do_not_exhaust_the_stack() -> None:

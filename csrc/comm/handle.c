@@ -1,0 +1,93 @@
+/*
+ * Operations, as their callers hold them: starting one again, waiting, asking, giving it up.
+ */
+#include <string.h>
+
+#include "base/clock.h"
+#include "comm/comm.h"
+
+/* A caller that waits anyway stays for so many rounds of shared memory when it starts an op: pauses
+ * and then yields, some 50 us. */
+#define RUN_ROUNDS 100u
+
+static bool is_complete(void *argument)
+{
+	struct collect_op *op = argument;
+	return atomic_load(&op->status) != COLLECT_PENDING;
+}
+
+static uint64_t deadline_of(uint64_t now_ns, uint64_t timeout_ns)
+{
+	return now_ns + timeout_ns < now_ns ? UINT64_MAX : now_ns + timeout_ns;
+}
+
+int collect_op_wait(collect_op *op, uint64_t timeout_ns)
+{
+	if (!is_complete(op))
+		col_engine_wait(op->comm->engine, op->comm, is_complete, op,
+		                deadline_of(col_clock_ns(), timeout_ns));
+	return atomic_load_explicit(&op->status, memory_order_acquire);
+}
+
+/* With the baton. */
+static int op_restart(struct collect_op *op, uint64_t deadline_ns)
+{
+	if (!op->is_prepared)
+		return COLLECT_E_INVALID;
+	/* Its caller may have given it up while the others still wait for a verdict about it. */
+	if (op->is_queued)
+		return COLLECT_E_BUSY;
+	uint64_t limit_ns = op->call.deadline_ns;
+	if (deadline_ns == 0 && limit_ns != 0)
+		deadline_ns = deadline_of(op->comm->engine->now_ns, limit_ns);
+	op->deadline_ns = deadline_ns;
+	return col__op_submit(op->comm, op);
+}
+
+int collect_op_start(collect_op *op, uint64_t deadline_ns)
+{
+	col_engine_enter(op->comm->engine);
+	int status = op_restart(op, deadline_ns);
+	col_engine_leave(op->comm->engine);
+	return status;
+}
+
+int collect_op_run(collect_op *op, uint64_t timeout_ns)
+{
+	struct collect_engine *engine = op->comm->engine;
+	col_engine_enter(engine);
+	engine->patience = RUN_ROUNDS;
+	int status = op_restart(op, 0);
+	engine->patience = 0;
+	if (status < 0 || is_complete(op)) {
+		col_engine_leave(engine);
+		return status < 0 ? status : atomic_load(&op->status);
+	}
+	uint64_t deadline_ns = deadline_of(engine->now_ns, timeout_ns);
+	if (col_engine_drive(engine, op->comm, is_complete, op, deadline_ns))
+		col_engine_wait(engine, op->comm, is_complete, op, deadline_ns);
+	return atomic_load_explicit(&op->status, memory_order_acquire);
+}
+
+void collect_op_info_get(collect_op *op, struct collect_op_info *info_out)
+{
+	memset(info_out, 0, sizeof(*info_out));
+	info_out->status = atomic_load_explicit(&op->status, memory_order_acquire);
+	info_out->submitted_ns = op->submitted_ns;
+	info_out->op = op->number;
+	if (info_out->status == COLLECT_PENDING)
+		return;
+	info_out->attempt = op->attempt;
+	info_out->completed_ns = op->completed_ns;
+	info_out->attempts = op->attempts;
+	info_out->participants = op->participants;
+	info_out->algorithm = op->algorithm;
+	info_out->is_shared = op->is_shared;
+}
+
+void collect_op_release(collect_op **op)
+{
+	if (*op != NULL)
+		col__op_release(*op);
+	*op = NULL;
+}
