@@ -420,8 +420,8 @@ COLLECT_API int collect_comm_start(collect_comm *comm, const struct collect_call
  */
 COLLECT_API int collect_op_prepare(collect_comm *comm, const struct collect_call *call,
                                    collect_op **op_out);
-/* Starts a prepared op; deadline_ns as in struct collect_call, 0: as prepared. COLLECT_E_BUSY: it has
- * not completed. Otherwise as collect_comm_start. */
+/* Starts a prepared op; deadline_ns as in struct collect_call, 0: as prepared. COLLECT_E_BUSY: it
+ * has not completed. Otherwise as collect_comm_start. */
 COLLECT_API int collect_op_start(collect_op *op, uint64_t deadline_ns);
 /* Starts and waits in one call, for at most timeout_ns: the shortest way. As collect_op_wait. */
 COLLECT_API int collect_op_run(collect_op *op, uint64_t timeout_ns);
