@@ -13,6 +13,7 @@ REQUIRES := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["b
 SETUP := -Dtests=enabled -Dbindings=disabled -Dwerror=true
 SETUP_asan := -Db_sanitize=address,undefined -Db_lundef=false
 SETUP_tsan := -Db_sanitize=thread -Db_lundef=false
+SUITES_tsan := --no-suite alone
 
 .PHONY: demo test lint asan tsan bench net soak fuzz wheel dev clean
 .DELETE_ON_ERROR:
@@ -31,7 +32,7 @@ lint: .venv/installed build-c/build.ninja
 	meson compile -C build-c
 
 asan tsan: %: build-%/build.ninja
-	meson test -C build-$* --print-errorlogs
+	TEST_ALARM_S=240 meson test -C build-$* $(SUITES_$*) --print-errorlogs
 
 bench: .venv/installed
 	collect bench all-reduce
