@@ -15,7 +15,7 @@ SETUP_asan := -Db_sanitize=address,undefined -Db_lundef=false
 SETUP_tsan := -Db_sanitize=thread -Db_lundef=false
 SUITES_tsan := --no-suite alone
 
-.PHONY: demo test lint asan tsan bench net soak fuzz wheel dev clean
+.PHONY: demo test lint asan tsan bench net bench-wan soak fuzz wheel dev clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -36,6 +36,9 @@ asan tsan: %: build-%/build.ninja
 
 bench: .venv/installed
 	collect bench all-reduce
+
+bench-wan: .venv/installed
+	python -m benchmarks.wan
 
 net: .venv/installed
 	pytest -m net tests/net

@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from fractions import Fraction
 from typing import Any, TypeVar
 
 from collect.errors import InvalidArgument
@@ -25,6 +26,7 @@ CHUNK_BYTES_STEP = 64
 WINDOW_BYTES_MAX = 1 << 30
 WINDOW_CHUNKS_MIN = 4
 COMMIT_BYTES_MAX = 1 << 31
+BANDWIDTH_MAX = 10**15  # bytes/s
 STREAMS_MAX = 16
 PEERS_MAX = 1024
 NAME_CHARACTERS_MAX = 64
@@ -35,6 +37,8 @@ JOIN_TIMEOUT_S_MAX = 7 * 24 * 3600.0
 _Choice = TypeVar("_Choice", bound=Enum)
 
 _PREFIX = "COLLECT_"
+_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kKmMgG]?)(bit|B)")
+_RATE_SCALES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
 
 
@@ -119,7 +123,10 @@ def _is_ip(text: str, version: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What `join` was asked for. Times are in seconds, sizes in bytes."""
+    """What `join` was asked for. Times are in seconds, sizes in bytes.
+
+    bandwidth: what this peer's link to the network carries, bytes/s each way; 0: not told.
+    """
 
     address: Address | None
     group: str
@@ -137,6 +144,7 @@ class Config:
     algorithm: Algorithm
     commit_bytes: int
     transport: Transport
+    bandwidth: int
 
     @property
     def silence_s(self) -> float:
@@ -232,6 +240,17 @@ def _hosts(value: Any) -> tuple[str, ...]:
     return hosts
 
 
+def _bandwidth(value: Any) -> int:
+    found = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is not None:
+        scale = _RATE_SCALES[found[2].lower()] * (1 if found[3] == "B" else Fraction(1, 8))
+        value = int(Fraction(found[1]) * scale)
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if not is_number or not 1 <= value <= BANDWIDTH_MAX:
+        raise ValueError('must be a rate per second such as "100Mbit", "1.5Gbit" or "12MB"')
+    return int(value)
+
+
 # What join takes: how each value is read. The environment's name is COLLECT_ and the upper case.
 _READERS: dict[str, Callable[[Any], Any]] = {
     "address": _text,
@@ -250,6 +269,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "algorithm": _one_of(Algorithm),
     "commit_bytes": _whole(0, COMMIT_BYTES_MAX),
     "transport": _one_of(Transport),
+    "bandwidth": _bandwidth,
 }
 
 _DEFAULTS: dict[str, Any] = {
@@ -269,6 +289,7 @@ _DEFAULTS: dict[str, Any] = {
     "algorithm": Algorithm.AUTO,
     "commit_bytes": COMMIT_BYTES_DEFAULT,
     "transport": Transport.AUTO,
+    "bandwidth": 0,
 }
 
 

@@ -115,13 +115,15 @@ class Member:
 
     `host` is what it claims: its boot id and network namespace. Whether those that claim the same
     share memory, the data plane finds out. `addresses` are candidates for its data port,
-    "1.2.3.4:5" or "[::1]:5".
+    "1.2.3.4:5" or "[::1]:5". `bandwidth`, bytes/s each way, is what its link to the network carries
+    as it says itself; 0: it does not say.
     """
 
     incarnation: Incarnation
     name: str
     host: str
     addresses: tuple[str, ...]
+    bandwidth: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,15 @@ class LinkModel:
     latency_ns: int
     overhead_ns: int
     bytes_per_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFigures:
+    """What a peer has measured of its link to `incarnation`; 0: unknown."""
+
+    incarnation: Incarnation
+    rtt_min_ns: int
+    delivery_bytes_per_s: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from collect.types import (
 from collect.wire.messages import (
     CancelOp,
     Commit,
+    Figures,
     Freeze,
     Hello,
     Installed,
@@ -121,6 +122,7 @@ class Coordinator(Flushing):
                 Late: self._on_late,
                 Unreachable: self._on_unreachable,
                 Leave: self._on_leave,
+                Figures: self._on_figures,
             }
             # What is still to be said to a recovered coordinator, peers say again.
             if self.phase is not Phase.RECOVERING or isinstance(message, Ping):

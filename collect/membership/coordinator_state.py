@@ -4,7 +4,7 @@ switching.py, flushing.py and coordinator.py build on it, in this order.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from math import inf
 
@@ -15,11 +15,14 @@ from collect.membership.events import (
     RememberView,
     SendTo,
 )
+from collect.membership.planning import planned
 from collect.types import (
     COUNTER_MAX,
     Admit,
     Ballot,
     Incarnation,
+    LinkFigures,
+    Member,
     Recipe,
     Scope,
     SwitchMark,
@@ -70,6 +73,7 @@ class Settings:
     last_view: of the last RememberView of an earlier start: only its members can be in the group.
     settle_s: how long to gather suspicions into one ballot, and joins into one switch.
     recipe: of a group that is founded; its founders' wishes come first. A recovered one keeps its.
+    plan_timeouts: how many `timeout_s` a view has its recipe before a faster one may replace it.
     """
 
     group: str
@@ -81,6 +85,7 @@ class Settings:
     last_view: View | None = None
     settle_s: float = 0.005
     recipe: Recipe = field(default_factory=Recipe)
+    plan_timeouts: float = 4.0
 
 
 @dataclass(slots=True)
@@ -117,6 +122,9 @@ class CoordinatorState:
         self._asked_s: dict[Incarnation, float] = {}
         self._boundaries: dict[Incarnation, int] = {}
         self._margin = 1
+        self._figures: dict[Incarnation, dict[Incarnation, LinkFigures]] = {}
+        self._has_news = False  # figures that no recipe has been judged by
+        self._planned_s = now_s  # when a view was last given a recipe
         self._accused: str = ""  # why a flush is due, at _flush_due_s
         self._flush_due_s = inf
         self._wish: str = ""  # why a flush is due once the last one has settled
@@ -189,6 +197,15 @@ class CoordinatorState:
                 return view.name_of(peer)
         return f"{peer:x}"
 
+    def _recipe_for(self, members: tuple[Member, ...], base: View | None) -> Recipe:
+        """What the planner makes of `base`'s recipe for these members. What that one says by rank
+        is kept only for the same ranks."""
+        self._has_news, self._planned_s = False, self._now_s
+        recipe = base.recipe if base else self.settings.recipe
+        if base is None or base.members != members:
+            recipe = replace(recipe, weights=(), order=()).for_members(len(members))
+        return planned(members, self._figures, recipe)
+
     def _send(self, peer: Incarnation, message: CoordinatorMessage) -> None:
         self._actions.append(SendTo(peer, message))
 
@@ -206,7 +223,7 @@ class CoordinatorState:
 
     def _remember_gone(self, peer: Incarnation, message: CoordinatorMessage) -> None:
         self._gone[peer] = message
-        for memory in (self._heard_s, self._asked_s, self._boundaries):
+        for memory in (self._heard_s, self._asked_s, self._boundaries, self._figures):
             memory.pop(peer, None)
         self.candidates.pop(peer, None)
         if len(self._gone) > GONE_REMEMBERED_MAX:

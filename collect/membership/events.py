@@ -12,6 +12,7 @@ from collect.types import (
     Ballot,
     CancelKind,
     Incarnation,
+    LinkFigures,
     LinkLoss,
     LostLink,
     Member,
@@ -114,6 +115,13 @@ class LeaveAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class LinksMeasured:
+    """Figures of the links of which there are any. As often as it suits; the machine picks."""
+
+    links: tuple[LinkFigures, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed. Due at `next_deadline_s` of the machine; early or late ones do no harm."""
 
@@ -129,6 +137,7 @@ PeerEvent = (
     | BoundaryAsked
     | OpCancelled
     | LeaveAsked
+    | LinksMeasured
     | Tick
 )
 

@@ -174,8 +174,7 @@ class Flushing(Switching):
             return
         base, mark = decision.base, decision.switch
         members = tuple(m for m in base.members if m.incarnation in decision.members)
-        recipe = base.recipe.for_members(len(members))
-        self.view = View(flush.ballot, members, base.group_key, recipe)
+        self.view = View(flush.ballot, members, base.group_key, self._recipe_for(members, base))
         # Until everybody confirms, a report may still name the epoch it comes from.
         self._views = {base.epoch: base, flush.ballot: self.view} | {
             epoch: view

@@ -19,6 +19,7 @@ from collect.membership.events import (
     LeaveAsked,
     LinkLost,
     LinksFailed,
+    LinksMeasured,
     LinksUp,
     Log,
     MessageReceived,
@@ -30,10 +31,12 @@ from collect.membership.events import (
     Started,
     Tick,
 )
+from collect.membership.figures import is_news
 from collect.membership.peer_state import FAILURES_KEPT_MAX, Effect, PendingSwitch, State
 from collect.types import (
     Ballot,
     Cancel,
+    LinkFigures,
     Op,
     Outcome,
     SwitchMark,
@@ -47,6 +50,7 @@ from collect.wire.messages import (
     Commit,
     CoordinatorMessage,
     Fenced,
+    Figures,
     Freeze,
     Hello,
     Install,
@@ -108,6 +112,8 @@ class Peer(Boundaries):
                 return self._on_cancelled(op, Cancel(kind, detail))
             case LeaveAsked():
                 return self._on_leave_asked()
+            case LinksMeasured(links):
+                return self._on_links_measured(links)
 
     def _on_tick(self) -> list[PeerAction]:
         if self._now_s < self.next_deadline_s:
@@ -179,6 +185,14 @@ class Peer(Boundaries):
         reason = "left before it was let in"
         return [leave, self._announce(AnnouncementKind.LEFT, (self.join.member,), reason)]
 
+    def _on_links_measured(self, links: tuple[LinkFigures, ...]) -> list[PeerAction]:
+        """Told rarely, and only what is news: it is for speed, and nothing waits for it."""
+        is_early = self._now_s < self._figures_told_s + self.timeout_s
+        if self.state is State.JOINING or is_early or not is_news(self._figures, links):
+            return []
+        self._figures, self._figures_told_s = links, self._now_s
+        return [Send(Figures(self.self_id, links))]
+
     def _on_message(self, message: CoordinatorMessage) -> list[PeerAction]:
         handlers: dict[type[Any], Callable[[Any], list[PeerAction]]] = {
             Welcome: self._on_welcome,
@@ -209,6 +223,7 @@ class Peer(Boundaries):
 
     def _on_who(self, message: Who) -> list[PeerAction]:
         self._generation = message.generation
+        self._figures = ()  # a coordinator that asks knows none of them
         switch = self.switch
         is_promise = switch is not None and switch.view is not None
         hello = Hello(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from math import inf
 
 from collect.membership.events import (
     Announce,
@@ -17,6 +18,7 @@ from collect.types import (
     FailKind,
     FailReason,
     Incarnation,
+    LinkFigures,
     LostLink,
     Member,
     Op,
@@ -104,6 +106,8 @@ class PeerState:
         self._heard_s = 0.0
         self._is_coordinator_lost = False
         self._pinged_s = 0.0
+        self._figures: tuple[LinkFigures, ...] = ()  # that the coordinator was told last
+        self._figures_told_s = -inf
         self._now_s = 0.0
 
     @property

@@ -12,6 +12,7 @@ from collect.membership.coordinator_state import (
     CoordinatorState,
     Phase,
 )
+from collect.membership.planning import GAIN_MIN, gain
 from collect.types import (
     ALGORITHM_AUTO,
     MEMBERS_MAX,
@@ -27,6 +28,7 @@ from collect.types import (
 from collect.wire.messages import (
     Abandon,
     Commit,
+    Figures,
     Join,
     Late,
     Prepare,
@@ -86,7 +88,7 @@ class Switching(CoordinatorState):
         self._margin = min(max(2 * self._margin, 2 * overrun + 1), MARGIN_MAX)
         self._log(f"{self._name(peer)} has passed boundary {message.boundaries} already")
         newcomers = [c for p, c in self.candidates.items() if p in switch.mark.newcomers]
-        if newcomers:
+        if newcomers or not switch.mark.newcomers:
             self._start_switch(newcomers)
         else:
             self._abandon("nobody is left to be let in")
@@ -159,11 +161,27 @@ class Switching(CoordinatorState):
 
     def _start_switch_if_due(self) -> None:
         ripe = [c for c in self._ripening() if self._now_s >= c.not_before_s]
+        if not self.candidates and self._is_better_known():
+            self._start_switch(())
+            return
         if not ripe or self._now_s < min(c.since_s for c in ripe) + self._gather_s:
             return
         if self.view is None and len(ripe) < max(each.join.min_peers for each in ripe):
             return
         self._start_switch(ripe)
+
+    def _on_figures(self, message: Figures) -> None:
+        self._figures[message.incarnation] = {link.incarnation: link for link in message.links}
+        self._has_news = True
+
+    def _is_better_known(self) -> bool:
+        """The members would be much faster with another recipe. Judged now and then: a switch costs
+        a round trip."""
+        patience_s = self.settings.plan_timeouts * self.settings.timeout_s
+        if self.view is None or not self._has_news or self._now_s < self._planned_s + patience_s:
+            return False
+        self._has_news, self._planned_s = False, self._now_s
+        return gain(self.view.members, self._figures, self.view.recipe) > GAIN_MIN
 
     def _start_switch(self, newcomers: Iterable[Candidate]) -> None:
         joined = sorted(newcomers, key=lambda c: (c.since_s, c.join.incarnation))
@@ -172,8 +190,10 @@ class Switching(CoordinatorState):
         reached = max((self._boundaries.get(m.incarnation, 0) for m in olds), default=0)
         boundary = reached + self._margin if olds else 1
         members = olds + tuple(c.join.member for c in joined)
-        recipe = self.view.recipe if self.view else self._founded_recipe(joined)
-        view = View(ballot, members, self._group_key, recipe.for_members(len(members)))
+        recipe = self._recipe_for(members, self.view)
+        if self.view is None:
+            recipe = with_wishes(recipe, [each.join for each in joined])
+        view = View(ballot, members, self._group_key, recipe)
         mark = SwitchMark(ballot, boundary, tuple(c.join.incarnation for c in joined))
         self._switch = Switch(
             view=view,
@@ -185,21 +205,9 @@ class Switching(CoordinatorState):
         if self.phase is not Phase.PREPARING:
             self._enter(Phase.PREPARING)
         names = ", ".join(c.join.member.name for c in joined)
-        self._log(f"ballot {epoch_number(ballot)}: let in {names} at boundary {boundary}")
+        what = f"let in {names}" if joined else "another recipe"
+        self._log(f"ballot {epoch_number(ballot)}: {what} at boundary {boundary}")
         self._send_all(view.incarnations, Prepare(view, mark))
-
-    def _founded_recipe(self, founders: Sequence[Candidate]) -> Recipe:
-        """The first founder decides, where it has a wish; who comes later follows."""
-        recipe = self.settings.recipe
-        joins = [each.join for each in founders]
-        algorithms = [join.algorithm for join in joins if join.algorithm != ALGORITHM_AUTO]
-        transports = [join.transport for join in joins if join.transport != TRANSPORT_AUTO]
-        return replace(
-            recipe,
-            algorithm=next(iter(algorithms), recipe.algorithm),
-            commit_bytes=joins[0].commit_bytes,
-            transport=next(iter(transports), recipe.transport),
-        )
 
     def _time_out_preparation(self) -> None:
         switch = self._switch
@@ -253,3 +261,15 @@ class Switching(CoordinatorState):
         self._send_all(newcomers, Commit(switch.view.epoch))
         count = len(switch.view.members)
         self._log(f"epoch {epoch_number(switch.view.epoch)}: {count} members")
+
+
+def with_wishes(recipe: Recipe, founders: Sequence[Join]) -> Recipe:
+    """The first founder decides, where it has a wish; who comes later follows."""
+    algorithms = [join.algorithm for join in founders if join.algorithm != ALGORITHM_AUTO]
+    transports = [join.transport for join in founders if join.transport != TRANSPORT_AUTO]
+    return replace(
+        recipe,
+        algorithm=next(iter(algorithms), recipe.algorithm),
+        commit_bytes=founders[0].commit_bytes,
+        transport=next(iter(transports), recipe.transport),
+    )

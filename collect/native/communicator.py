@@ -79,6 +79,9 @@ class LinkInfo:
     sent_bytes: int
     received_bytes: int
     silent_s: float
+    rtt_min_ns: int  # 0: unknown
+    delivery_bytes_per_s: int  # 0: unknown
+    retransmitted_bytes: int
 
 
 class Communicator:
@@ -261,6 +264,9 @@ class Communicator:
                 sent_bytes=int(info.sent_bytes),
                 received_bytes=int(info.received_bytes),
                 silent_s=info.silent_ns / NS_PER_S,
+                rtt_min_ns=int(info.rtt_min_ns),
+                delivery_bytes_per_s=int(info.delivery_bytes_per_s),
+                retransmitted_bytes=int(info.retransmitted_bytes),
             )
             for info in infos[0 : min(count, LINKS_MAX)]
         ]

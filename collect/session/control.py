@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from collect.config import Address, AdmitMode, Config, Transport
+from collect.config import Address, AdmitMode, Config
 from collect.errors import (
     Closed,
     CollectError,
@@ -35,6 +35,7 @@ from collect.membership.events import (
     InstallComm,
     LinkLost,
     LinksFailed,
+    LinksMeasured,
     LinksUp,
     Log,
     MessageReceived,
@@ -49,6 +50,7 @@ from collect.membership.events import (
     Tick,
 )
 from collect.membership.peer import Peer
+from collect.membership.peer_state import PINGS_PER_TIMEOUT
 from collect.native import engine
 from collect.native.communicator import Communicator, InstallRequest, MemberAddress
 from collect.native.engine import Engine, EngineEvent, EngineOptions, EventKind
@@ -60,18 +62,15 @@ from collect.net.loop_thread import LoopThread, until_stopped
 from collect.net.waiting import Changes
 from collect.net.zmq_bus import INCARNATION_BITS, PeerBus, RateLimit, first_listening
 from collect.session.events import EventLog, MembershipEvent, MembershipEventKind
+from collect.session.figures import FigureBook
 from collect.session.history import History
+from collect.session.wishes import TRANSPORT_CODES, compare_wishes
 from collect.types import (
-    ALGORITHM_AUTO,
-    COMMIT_BYTES_DEFAULT,
-    TRANSPORT_AUTO,
-    TRANSPORT_TCP,
     Admit,
     CancelKind,
     Incarnation,
     LinkLoss,
     Member,
-    Recipe,
     Scope,
     VerdictKind,
     View,
@@ -90,7 +89,6 @@ FAILURES_KEPT_MAX = 64
 MEMBERS_DETAIL = "members: "  # how the core begins the detail of an op meant for other members
 
 ADMIT_CODES = {AdmitMode.AUTO: Admit.AUTO, AdmitMode.MANUAL: Admit.MANUAL}
-TRANSPORT_CODES = {Transport.AUTO: TRANSPORT_AUTO, Transport.TCP: TRANSPORT_TCP}
 EVENT_KINDS = {
     AnnouncementKind.JOINED: MembershipEventKind.JOINED,
     AnnouncementKind.LEFT: MembershipEventKind.LEFT,
@@ -169,6 +167,8 @@ class ControlPlane:
         self._frozen_at_s = 0.0
         self._late: dict[int, float] = {}  # op → when its deadline was seen to have passed
         self._lost_links: dict[Incarnation, str] = {}
+        self._link_figures = FigureBook()
+        self._measured_s = 0.0
         self._stopping: asyncio.Event | None = None
         self._thread = LoopThread(f"collect-{config.name}", self._body)
 
@@ -265,7 +265,7 @@ class ControlPlane:
         else:
             numeric = addresses.local_hosts(self.address, config.interface)
         found = addresses.candidates(bind_host, self._engine.port, numeric)
-        member = Member(self.self_id, config.name, self._host, found)
+        member = Member(self.self_id, config.name, self._host, found, config.bandwidth)
         join = Join(
             member,
             config.min_peers,
@@ -386,6 +386,7 @@ class ControlPlane:
             self._handle(LinkLost(peer, LinkLoss.UNREACHABLE, detail))
         self._fail_what_nobody_settles()
         self._handle(Tick())
+        self._measure_links()
 
     def _perform(self, action: PeerAction) -> list[PeerEvent]:
         """Performs one action; returns the events that answer it."""
@@ -417,7 +418,7 @@ class ControlPlane:
         assert self.communicator is not None
         view = action.view
         if self.view is None:
-            self._compare_wishes(view.recipe)
+            compare_wishes(self.config, view.recipe)
         self.history.add(view)
         self.view = view
         self._dialling = None
@@ -441,27 +442,6 @@ class ControlPlane:
                 del self.failed_in[min(self.failed_in)]
         settled = action.verdict.op if action.verdict.kind is not VerdictKind.RERUN else 0
         self._late = {op: at_s for op, at_s in self._late.items() if op != settled}
-
-    def _compare_wishes(self, recipe: Recipe) -> None:
-        """The founders decided; a peer that wished otherwise is told, and follows."""
-        wish = algorithm_code(self.config.algorithm)
-        if wish not in (ALGORITHM_AUTO, recipe.algorithm):
-            asked, group = self.config.algorithm.value, self.config.group
-            log.warning(
-                "%s asked for algorithm %s; group %r uses its founders' (number %d)",
-                *(self.config.name, asked, group, recipe.algorithm),
-            )
-        if self.config.commit_bytes not in (COMMIT_BYTES_DEFAULT, recipe.commit_bytes):
-            log.warning(
-                "%s asked for commit_bytes %d; group %r uses its founders', %d",
-                *(self.config.name, self.config.commit_bytes),
-                *(self.config.group, recipe.commit_bytes),
-            )
-        if TRANSPORT_CODES[self.config.transport] not in (TRANSPORT_AUTO, recipe.transport):
-            log.warning(
-                "%s asked for transport %s; group %r uses its founders'",
-                *(self.config.name, self.config.transport.value, self.config.group),
-            )
 
     def _address_of(self, member: Member) -> MemberAddress:
         is_same_host = member.host == self._host
@@ -516,6 +496,16 @@ class ControlPlane:
         if lower:
             self.communicator.dial([self._address_of(member) for member in lower])
         return []
+
+    def _measure_links(self) -> None:
+        """Has the machine know what the core knows of its links, as often as it pings."""
+        if self.view is None or self.communicator is None or self.final is not None:
+            return
+        if now_s() < self._measured_s + self.timeout_s / PINGS_PER_TIMEOUT:
+            return
+        self._measured_s = now_s()
+        self._link_figures.add(self.communicator.links())
+        self._handle(LinksMeasured(self._link_figures.known(self.view)))
 
     def _give_up_dialling(self, whom: tuple[Incarnation, ...], detail: str) -> None:
         assert self._dialling is not None

@@ -219,12 +219,19 @@ MEMBER = record(
     name=NAME,
     host=NAME,
     addresses=sequence(text(ADDRESS_CHARS_MAX), ADDRESSES_MAX),
+    bandwidth=integer(0, BYTES_PER_S_MAX),
 )
 LINK_MODEL = record(
     types.LinkModel,
     latency_ns=integer(1, LATENCY_NS_MAX),
     overhead_ns=integer(1, LATENCY_NS_MAX),
     bytes_per_s=integer(1, BYTES_PER_S_MAX),
+)
+LINK_FIGURES = record(
+    types.LinkFigures,
+    incarnation=INCARNATION,
+    rtt_min_ns=integer(0, LATENCY_NS_MAX),
+    delivery_bytes_per_s=integer(0, BYTES_PER_S_MAX),
 )
 ALGORITHM = integer(types.ALGORITHM_AUTO, ALGORITHM_LAST)
 COMMIT_BYTES = integer(0, COMMIT_BYTES_MAX)
@@ -428,6 +435,14 @@ KINDS: tuple[tuple[type[Any], Codec], ...] = (
     (messages.Abandon, record(messages.Abandon, ballot=BALLOT, reason=PROSE)),
     (messages.Fenced, record(messages.Fenced, epoch=BALLOT, reason=PROSE)),
     (messages.Left, record(messages.Left, epoch=BALLOT)),
+    (
+        messages.Figures,
+        record(
+            messages.Figures,
+            incarnation=INCARNATION,
+            links=sequence(LINK_FIGURES, types.MEMBERS_MAX),
+        ),
+    ),
 )
 KIND_OF = {cls: kind for kind, (cls, _) in enumerate(KINDS)}
 

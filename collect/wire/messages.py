@@ -15,6 +15,7 @@ from collect.types import (
     CancelKind,
     Departure,
     Incarnation,
+    LinkFigures,
     LinkLoss,
     LostLink,
     Member,
@@ -176,6 +177,14 @@ class Leave:
     epoch: Ballot
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a peer has measured of its links to others, as far as it has. Replaces what it said."""
+
+    incarnation: Incarnation
+    links: tuple[LinkFigures, ...]
+
+
 # ---- from the coordinator ------------------------------------------------------------------
 
 
@@ -269,6 +278,7 @@ PeerMessage = (
     | Late
     | Unreachable
     | Leave
+    | Figures
 )
 CoordinatorMessage = (
     Welcome | Refused | Who | Pong | Freeze | Install | Prepare | Commit | Abandon | Fenced | Left

@@ -45,6 +45,13 @@ class Host:
         """Runs Python in this namespace."""
         return ["ip", "netns", "exec", self.namespace, sys.executable, *arguments]
 
+    def shape(self, rate_bits: int, queue_ms: int = 50) -> None:
+        """Limits eth0 to this rate each way, with a queue of so many milliseconds."""
+        burst = str(max(16_000, rate_bits // 8 // 500))
+        limit = ["rate", str(rate_bits), "burst", burst, "latency", f"{queue_ms}ms"]
+        for space, device in ((self.namespace, "eth0"), (self.hub, self.port)):
+            run("tc", "-n", space, "qdisc", "replace", "dev", device, "root", "tbf", *limit)
+
     # ---- faults --------------------------------------------------------------------------
 
     def cut(self) -> None:
@@ -97,6 +104,40 @@ class Net:
         line = self.coordinator.stdout.readline()
         assert line, "the coordinator did not start"
         return int(line.rsplit(":", 1)[1])
+
+    @contextmanager
+    def long_links(
+        self,
+        program: Path,
+        *,
+        delay_ms: float,
+        rate_bits: int = 0,
+        queue_ms: float = 100.0,
+        loss: float = 0.0,
+        seed: int = 1,
+    ) -> Iterator[None]:
+        """Meanwhile hosts have wan0, 10.78.0.(i+1)/24, by which every other is `delay_ms` away, one
+        way. `program` is tests/net/wan.c, compiled (`compile_wan`)."""
+        numbers = [delay_ms * 1000, rate_bits, queue_ms * 1000, loss * 1e6, seed]
+        spaces = [f"/run/netns/{host.namespace}" for host in self.hosts]
+        process = subprocess.Popen(
+            [str(program), "wan0", *(str(int(number)) for number in numbers), *spaces],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            for index, host in enumerate(self.hosts):
+                address = f"10.78.0.{index + 1}/24"
+                run("ip", "-n", host.namespace, "address", "add", address, "dev", "wan0")
+                device = ["dev", "wan0", "mtu", "1500", "txqueuelen", "10000", "up"]
+                run("ip", "-n", host.namespace, "link", "set", *device)
+            yield
+        finally:
+            process.kill()
+            process.communicate()
 
     def peer(self, host: Host, body: Any, name: str, address: str, **settings: Any) -> Peer:
         """Starts a process on a host that runs `body`, a function of a test module."""
@@ -154,6 +195,14 @@ def remove(prefix: str, hosts: list[Host]) -> None:
         shutil.rmtree(ETC / space, ignore_errors=True)
     with suppress(OSError):
         ETC.rmdir()
+
+
+def compile_wan(folder: Path) -> Path:
+    """The program that makes long links."""
+    program = folder / "wan"
+    source = str(Path(__file__).with_name("wan.c"))
+    run("cc", "-std=gnu11", "-O2", "-D_GNU_SOURCE", "-o", str(program), source)
+    return program
 
 
 @contextmanager

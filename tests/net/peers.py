@@ -1,7 +1,9 @@
 """What the peers of the network tests do."""
 
+import os
 import select
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from tests.e2e.world import Stage
 
 TIMEOUT_S = 1.0
 COUNT = 50_000
+LEARN_S = 60.0
 
 
 def join(stage: Stage) -> collect.Group:
@@ -63,3 +66,43 @@ def working(stage: Stage) -> None:
             stage.tell("fenced", text=str(error))
             stage.settings["min_peers"] = 1
             stage.hear()
+
+
+def timing(stage: Stage) -> None:
+    """Times calls, each [label, algorithm, bytes, repeats]: seconds of each label, per call."""
+    for name, value in stage.settings.get("environment", {}).items():
+        os.environ[name] = value
+    with collect.join(
+        stage.address,
+        name=stage.name,
+        min_peers=stage.settings["min_peers"],
+        streams=stage.settings.get("streams", 1),
+        interface=stage.settings.get("interface"),
+    ) as group:
+        stage.tell("joined")
+        for label, algorithm, payload_bytes, repeats in stage.settings["calls"]:
+            if label == "learn":
+                took_s = learn(group, algorithm, payload_bytes)
+                stage.tell("timed", label=label, seconds=took_s)
+                continue
+            array = np.ones(payload_bytes // 4, np.float32)
+            for _ in range(2):
+                group.all_reduce(array, op="avg", algorithm=algorithm, timeout=120)
+            group.barrier()
+            begin_s = time.monotonic()
+            for _ in range(repeats):
+                result = group.all_reduce(array, op="avg", algorithm=algorithm, timeout=120)
+            took_s = (time.monotonic() - begin_s) / repeats
+            assert (result.array == 1).all()
+            stage.tell("timed", label=label, seconds=took_s, algorithm=result.algorithm)
+        stage.tell("over", epoch=group.epoch)
+
+
+def learn(group: collect.Group, algorithm: str, payload_bytes: int) -> float:
+    """Traffic until the group has another recipe, by a switch without newcomers. Returns when."""
+    before, begin_s = group.epoch, time.monotonic()
+    while group.epoch == before:
+        assert time.monotonic() < begin_s + LEARN_S, "the recipe stays"
+        ones = np.ones(payload_bytes // 4, np.float32)
+        group.all_reduce(ones, algorithm=algorithm, timeout=120)
+    return time.monotonic() - begin_s

@@ -187,7 +187,7 @@ class SimComm:
         self.inbox.clear()
         self.digests.clear()
         self.repair_ballot = self.epoch if install.has_repair else 0
-        self.world.history.installed(self.self_id, view.group_key, view.epoch, self.members)
+        self.world.history.installed(self.self_id, view)
         self.world.links_installed(self.self_id, self.members, install.redials)
         self.uproot(install, before)
         self.serve_repairs(install)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from collect.types import Ballot, Incarnation, Op, op_name
+from collect.types import Ballot, Incarnation, Op, View, op_name
 
 FAILED: Ballot = -1
 
@@ -34,6 +34,7 @@ class History:
         self.results: dict[tuple[int, Op, Ballot, Incarnation], Any] = {}
         self.loose: set[tuple[int, Op]] = set()  # ops that may fail on some and complete on others
         self.states: dict[tuple[int, Op, Ballot], Any] = {}
+        self.views: dict[tuple[int, Ballot], View] = {}
         self.stable: dict[tuple[int, Op], Ballot] = {}
 
     def consumed(
@@ -75,12 +76,12 @@ class History:
     def _agree(self, key: int, op: Op, one: Ballot, other: Ballot) -> bool:
         return one == other or (FAILED in (one, other) and (key, op) in self.loose)
 
-    def installed(
-        self, peer: Incarnation, key: int, epoch: Ballot, members: tuple[Incarnation, ...]
-    ) -> None:
+    def installed(self, peer: Incarnation, view: View) -> None:
         me = self.records[peer]
-        require(epoch > me.epoch, f"{me.name} installed an older epoch")
-        me.group_key, me.epoch, me.members = key, epoch, members
+        require(view.epoch > me.epoch, f"{me.name} installed an older epoch")
+        same = self.views.setdefault((view.group_key, view.epoch), view) == view
+        require(same, f"S7: {me.name} has another view of epoch {view.epoch >> 24}")
+        me.group_key, me.epoch, me.members = view.group_key, view.epoch, view.incarnations
         self.check(peer)
 
     def decided_against(self, peer: Incarnation, op: Op, what: str) -> None:

@@ -22,6 +22,7 @@ from collect.membership.events import (
     LeaveAsked,
     LinkLost,
     LinksFailed,
+    LinksMeasured,
     LinksUp,
     Log,
     MessageReceived,
@@ -40,12 +41,23 @@ from collect.membership.events import (
     Tick,
 )
 from collect.membership.peer import Peer, State
-from collect.types import Admit, Ballot, CancelKind, Incarnation, LinkLoss, Member, Op, View
+from collect.types import (
+    Admit,
+    Ballot,
+    CancelKind,
+    Incarnation,
+    LinkFigures,
+    LinkLoss,
+    Member,
+    Op,
+    View,
+)
 from collect.wire.codec import decode, encode
 from collect.wire.messages import CoordinatorMessage, Join, PeerMessage
 from tests.sim.app import SimApp
 from tests.sim.comm import Frame, SimComm
 from tests.sim.history import History, Record, Violation
+from tests.sim.timeline import shown
 
 TIMEOUT_S = 0.2
 EVENTS_MAX = 100_000
@@ -249,7 +261,8 @@ class World:
     def spawn(self) -> Process:
         incarnation = self.rng.getrandbits(62) | 1
         name = f"p{len(self.processes)}"
-        member = Member(incarnation, name, "host", (f"10.0.0.{len(self.processes)}:1",))
+        host = f"host{len(self.processes) % 3}"
+        member = Member(incarnation, name, host, (f"10.0.0.{len(self.processes)}:1",))
         process = Process(
             self, name, incarnation, Join(member, self.min_peers, self.admit, "group")
         )
@@ -259,6 +272,7 @@ class World:
         process.on(Started())
         process.compute(process.app.go_on)
         self.at(TIMEOUT_S / 8, partial(self.tick, process))
+        self.at(TIMEOUT_S / 3, partial(self.measure, process))
         return process
 
     def tick(self, process: Process) -> None:
@@ -266,6 +280,17 @@ class World:
             if not process.is_paused:
                 process.on(Tick())
             self.at(TIMEOUT_S / 8, partial(self.tick, process))
+
+    def measure(self, process: Process) -> None:
+        """Until the faults end, links are now fast, now slow."""
+        if not process.is_running or self.is_healed:
+            return
+        far = [peer for peer in process.comm.members if peer != process.incarnation]
+        rates = self.hints.choices((10**6, 10**8), k=len(far))
+        links = [LinkFigures(peer, 10**6, rate) for peer, rate in zip(far, rates, strict=True)]
+        if not process.is_paused:
+            process.on(LinksMeasured(tuple(links)))
+        self.at(TIMEOUT_S / 3, partial(self.measure, process))
 
     def rejoin(self, process: Process) -> None:
         if len(self.processes) < 14:
@@ -313,6 +338,7 @@ class World:
             is_first=self.generation == 1,
             settle_s=self.settle_s,
             last_view=self.last_view,
+            plan_timeouts=0.5,
         )
         self.trace("coord", f"STARTS, generation {self.generation}")
         self.coordinator = self.kinds.coordinator(settings, self.now_s)
@@ -567,26 +593,3 @@ class World:
         else:
             self.trace(process.name, "LEAVES")
             process.on(LeaveAsked())
-
-
-def shown(message: PeerMessage | CoordinatorMessage) -> str:
-    """A message short enough for a timeline."""
-    parts = [type(message).__name__]
-    ballot = getattr(message, "ballot", None) or getattr(message, "epoch", None)
-    view = getattr(message, "view", None)
-    if view is not None:
-        ballot = view.epoch
-        parts.append("{" + ",".join(member.name for member in view.members) + "}")
-    if ballot:
-        parts.append(f"b{ballot >> 24}.{ballot & 0xFFFFFF}")
-    for name in ("consumed", "in_flight", "verdict"):
-        value = getattr(message, name, None)
-        if value is not None and getattr(value, "op", 0):
-            kind = getattr(value, "kind", None)
-            parts.append(
-                f"{name}={value.op >> 32}.{value.op & 0xFFFFFFFF}{':' + kind.name if kind else ''}"
-            )
-    for name in ("boundary", "boundaries", "reason", "detail"):
-        if getattr(message, name, None):
-            parts.append(f"{name}={getattr(message, name)}")
-    return " ".join(parts)

@@ -40,6 +40,22 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default() -> No
     assert (config.commit_bytes, config.transport) == (0, Transport.TCP)
 
 
+@pytest.mark.parametrize(
+    ("given", "bytes_per_s"),
+    [
+        ("100Mbit", 12_500_000),
+        ("1.5 Gbit", 187_500_000),
+        ("8 bit", 1),
+        ("12MB", 12_000_000),
+        ("3kB", 3_000),
+        (125_000_000, 125_000_000),
+    ],
+)
+def test_a_bandwidth_is_a_rate_with_a_unit_or_bytes(given: object, bytes_per_s: int) -> None:
+    assert load({"bandwidth": given}, {}).bandwidth == bytes_per_s
+    assert load({}, {}).bandwidth == 0
+
+
 def test_every_other_time_follows_from_the_timeout() -> None:
     config = load({"timeout": 8}, {})
 
@@ -63,6 +79,11 @@ def test_every_other_time_follows_from_the_timeout() -> None:
         ("commit_bytes", -1, "from 0 to 2147483648"),
         ("commit_bytes", (1 << 31) + 1, "from 0 to 2147483648"),
         ("transport", "rdma", "'auto', 'tcp'"),
+        ("bandwidth", "100Mb", "a rate per second"),
+        ("bandwidth", "fast", "a rate per second"),
+        ("bandwidth", "0bit", "a rate per second"),
+        ("bandwidth", True, "a rate per second"),
+        ("bandwidth", 1.5, "a rate per second"),
         ("admit", "sometimes", "'auto', 'manual'"),
         ("algorithm", "butterfly", "'auto', 'direct', 'ring', 'star'"),
         ("name", "", "printable"),

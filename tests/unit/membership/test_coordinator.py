@@ -10,7 +10,14 @@ from collect.membership.events import (
     OpCancelled,
 )
 from collect.membership.peer import State
-from collect.types import Admit, CancelKind, LinkLoss, Recipe, make_ballot, op_base
+from collect.types import (
+    Admit,
+    CancelKind,
+    LinkLoss,
+    Recipe,
+    make_ballot,
+    op_base,
+)
 from collect.wire import messages
 from collect.wire.messages import (
     Abandon,

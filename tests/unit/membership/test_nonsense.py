@@ -11,8 +11,10 @@ from collect.membership.events import (
     CommFrozen,
     CommReport,
     LinkLost,
+    LinksMeasured,
     LinksUp,
     MessageReceived,
+    PeerEvent,
     PeerMessageReceived,
     RepairsDone,
     Started,
@@ -75,6 +77,9 @@ LOSSES = st.sampled_from(types.LinkLoss)
 CANCELS = st.sampled_from(types.CancelKind)
 TEXT = st.just("x")
 FLAG = st.booleans()
+LINKS = st.lists(
+    st.builds(types.LinkFigures, PEERS, SMALL, st.sampled_from([0, 1, 10**9])), max_size=4
+).map(tuple)
 FROM_PEERS = st.one_of(
     JOINS,
     st.builds(
@@ -111,6 +116,7 @@ FROM_PEERS = st.one_of(
     st.builds(messages.Late, PEERS, BALLOTS, SMALL),
     st.builds(messages.Unreachable, PEERS, BALLOTS, st.lists(PEERS, max_size=3).map(tuple), TEXT),
     st.builds(messages.Leave, PEERS, BALLOTS),
+    st.builds(messages.Figures, PEERS, LINKS),
 )
 VERDICTS = st.builds(
     types.Verdict, st.sampled_from(types.VerdictKind), OPS, BALLOTS, st.none() | REASONS
@@ -139,6 +145,7 @@ FROM_COORDINATORS = st.one_of(
 LOCAL = st.one_of(
     st.just(Tick()),
     st.just(BoundaryAsked()),
+    st.builds(LinksMeasured, LINKS),
     st.builds(LinksUp, BALLOTS),
     st.builds(RepairsDone, BALLOTS),
     st.builds(LinkLost, PEERS, LOSSES, TEXT),
@@ -175,7 +182,7 @@ def test_no_message_stops_a_peer(steps: list[object], is_member: bool) -> None:
         peer.on(Started(), 101.0)
 
     for index, step in enumerate(steps):
-        is_local = type(step) in (Tick, BoundaryAsked, LinksUp, RepairsDone, LinkLost, CommFrozen)
+        is_local = isinstance(step, PeerEvent) and not isinstance(step, MessageReceived)
         event = step if is_local else MessageReceived(step)  # type: ignore[arg-type]
         for action in peer.on(event, 101.0 + index / 10):  # type: ignore[arg-type]
             if (message := getattr(action, "message", None)) is not None:

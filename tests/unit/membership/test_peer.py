@@ -10,6 +10,7 @@ from collect.membership.events import (
     InstallComm,
     LeaveAsked,
     LinkLost,
+    LinksMeasured,
     LinksUp,
     Log,
     MessageReceived,
@@ -28,6 +29,7 @@ from collect.types import (
     CancelKind,
     FailKind,
     FailReason,
+    LinkFigures,
     LinkLoss,
     Member,
     OpInFlight,
@@ -473,3 +475,33 @@ def test_join_is_repeated_until_it_is_answered() -> None:
 
     assert peer.timeout_s == 8.0
     assert peer.join not in sent(peer.on(Tick(), NOW_S + 3.0))
+
+
+def figures(rate: int, rtt_ns: int = 1000) -> LinksMeasured:
+    return LinksMeasured((LinkFigures(2, rtt_ns, rate),))
+
+
+def test_figures_are_told_when_they_are_news_and_not_too_often() -> None:
+    peer = active()
+
+    def told(event: LinksMeasured, at_s: float) -> list[messages.PeerMessage]:
+        return sent(peer.on(event, NOW_S + at_s))
+
+    assert told(figures(100), 0.0) == [messages.Figures(1, figures(100).links)]
+    assert told(figures(200), peer.timeout_s / 2) == []
+    assert told(figures(109), peer.timeout_s * 2) == []
+    assert told(figures(112), peer.timeout_s * 2) == [messages.Figures(1, figures(112).links)]
+    assert told(figures(112, rtt_ns=800), peer.timeout_s * 4) != []
+
+
+def test_who_asks_anew_gets_the_figures_anew() -> None:
+    peer = active()
+    peer.on(figures(100), NOW_S)
+    hear(peer, messages.Who(2))
+
+    later_s = NOW_S + 2 * peer.timeout_s
+    assert sent(peer.on(figures(100), later_s)) == [messages.Figures(1, figures(100).links)]
+
+
+def test_a_joiner_has_no_figures_to_tell() -> None:
+    assert joining().on(figures(100), NOW_S) == []

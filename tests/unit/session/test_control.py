@@ -11,6 +11,7 @@ from collect.membership.events import InstallComm, OpCancelled
 from collect.native.communicator import InstallRequest
 from collect.native.engine import EngineEvent, EventKind
 from collect.session import control as control_module
+from collect.session import wishes
 from collect.session.control import ControlPlane, cancel_of
 from collect.session.operations import FAILURES
 from collect.types import (
@@ -39,6 +40,7 @@ def numbers_of_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
     """The core's, without the core."""
     codes = {Algorithm.AUTO: -1, Algorithm.DIRECT: 0, Algorithm.RING: 1, Algorithm.STAR: 2}
     monkeypatch.setattr(control_module, "algorithm_code", codes.__getitem__)
+    monkeypatch.setattr(wishes, "algorithm_code", codes.__getitem__)
 
 
 def control(**settings: Any) -> ControlPlane:
@@ -95,6 +97,8 @@ def test_the_core_gets_the_recipe_and_numbered_hosts() -> None:
             Recipe(algorithm=0, commit_bytes=7),
             "",
         ),
+        ({"algorithm": "direct", "transport": "tcp"}, Recipe(algorithm=0), "transport tcp"),
+        ({"algorithm": "direct"}, Recipe(algorithm=0, transport=1), ""),
     ],
 )
 def test_a_wish_that_the_founders_did_not_share_is_logged_once(

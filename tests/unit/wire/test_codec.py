@@ -14,7 +14,7 @@ from collect.wire import codec, messages
 from collect.wire.codec import MESSAGE_BYTES_MAX, WireError, decode, encode
 from collect.wire.messages import Message
 
-MEMBER = types.Member(2**63 - 1, "trainer-ü", "boot/net", ("10.0.0.1:5", "[::1]:5"))
+MEMBER = types.Member(2**63 - 1, "trainer-ü", "boot/net", ("10.0.0.1:5", "[::1]:5"), 10**15)
 OTHER = types.Member(7, "other", "", ())
 VIEW = types.View(types.make_ballot(5, 3), (MEMBER, OTHER), 2**64 - 1)
 SWITCH = types.SwitchMark(VIEW.epoch, 12, (7,))
@@ -67,6 +67,7 @@ MESSAGES: tuple[Message, ...] = (
     messages.Late(7, VIEW.epoch, 13),
     messages.Unreachable(7, VIEW.epoch, (9, 10), "refused"),
     messages.Leave(7, VIEW.epoch),
+    messages.Figures(7, (types.LinkFigures(9, 60 * 10**9, 10**15), types.LinkFigures(10, 0, 0))),
     messages.Welcome(3, types.Scope.LOOPBACK, 2**64 - 1, 3.0),
     messages.Refused("other group"),
     messages.Who(2**24 - 1),
@@ -188,6 +189,30 @@ def test_a_recipe_that_does_not_fit_is_refused_both_ways(changes: dict[str, Any]
 
 def test_a_view_with_a_recipe_survives_the_disk() -> None:
     assert codec.decode_view(codec.encode_view(RICH_VIEW)) == RICH_VIEW
+
+
+@pytest.mark.parametrize(
+    ("link", "why"),
+    [
+        (types.LinkFigures(0, 1, 1), "incarnation"),
+        (types.LinkFigures(9, 60 * 10**9 + 1, 1), "rtt_min_ns"),
+        (types.LinkFigures(9, 1, -1), "delivery_bytes_per_s"),
+    ],
+)
+def test_figures_out_of_range_are_refused_both_ways(link: types.LinkFigures, why: str) -> None:
+    with pytest.raises(WireError, match=why):
+        encode(messages.Figures(7, (link,)))
+
+    kind = codec.KIND_OF[messages.Figures]
+    assert why in refused(msgpack.packb([1, kind, 7, [list(astuple(link))]]))
+
+
+def test_figures_of_more_links_than_there_can_be_are_refused() -> None:
+    links = (types.LinkFigures(9, 60 * 10**9, 10**15),) * types.MEMBERS_MAX
+
+    assert decode(encode(messages.Figures(7, links))) == messages.Figures(7, links)
+    with pytest.raises(WireError, match="at most 1024"):
+        encode(messages.Figures(7, (*links, links[0])))
 
 
 def test_the_largest_recipe_fits_in_a_message() -> None:
