@@ -76,7 +76,7 @@ def long(
 
 def streams(program: Path, payload_bytes: int = 8 * MIB, repeats: int = 5) -> Times:
     """Two hosts, 100 ms there and back, 200 Mbit/s, lost packets; the core asks for BBR."""
-    times: Times = {"bound": payload_bytes * 8 / (200 * MBIT) + 0.15}
+    times: Times = {"bound": payload_bytes * 8 / (200 * MBIT) + 0.1}
     for loss, count in ((loss, count) for loss in (0.0, 0.001, 0.01) for count in (1, 4)):
         links = {"delay_ms": 50, "rate_bits": 200 * MBIT, "loss": loss}
         with net(2) as here, here.long_links(program, **links):

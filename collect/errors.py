@@ -10,7 +10,8 @@
     │   ├── Mismatch                the same on every member; names who called what
     │   ├── Aborted                 a member called `abort`
     │   ├── MembersChanged          blocks were meant for other members; the same on every member
-    │   ├── PeerLost                a member is gone and no view without it can be agreed
+    │   ├── PeerLost                a member is gone and no view without it can be agreed; of a
+    │   │                           message: the other end is gone, or gave it up
     │   └── StateMismatch           `admit`: the states do not fit together
     └── MembershipLost      this process is no longer a member; join again
         ├── Fenced                  the others went on without it
@@ -118,7 +119,10 @@ class MembersChanged(OperationFailed):
 
 
 class PeerLost(OperationFailed):
-    """A member is gone, and the members that are left cannot agree on a view without it."""
+    """A member is gone, and the members that are left cannot agree on a view without it.
+
+    Of a message: its other end is no member, its link was lost, or it gave the message up.
+    """
 
     default_advice = "restart the coordinator at its address, or join again"
 

@@ -1,4 +1,4 @@
-"""What a training loop uses: `join`, `Group`, `Result`, `Work`, `Batch`, `Persistent`.
+"""What a training loop uses: `join`, `Group`, `Result`, `Work`, `Batch`, `Persistent`, `Transfer`.
 
     with collect.join("10.0.0.1:5555", min_peers=4) as group:
         result = group.all_reduce(gradients, "avg")
@@ -9,6 +9,7 @@ a result names who took part. docs/failure-model.md says what is promised.
 
 from collect.api.calls import Batch
 from collect.api.group import Admission, Group, PeerInfo, join
+from collect.api.messages import Delivery, Transfer
 from collect.api.persistent import Persistent
 from collect.api.work import Result, Work
 from collect.native.shared import empty, zeros
@@ -16,10 +17,12 @@ from collect.native.shared import empty, zeros
 __all__ = [
     "Admission",
     "Batch",
+    "Delivery",
     "Group",
     "PeerInfo",
     "Persistent",
     "Result",
+    "Transfer",
     "Work",
     "empty",
     "join",

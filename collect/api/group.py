@@ -1,4 +1,4 @@
-"""`join` and `Group`: membership, and the calls of api/reductions.py and api/exchanges.py."""
+"""`join` and `Group`: membership, and the calls of the other modules of this folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from collect import config as configuration
 from collect.api.exchanges import Exchanges
+from collect.api.messages import Messages
 from collect.api.persistent import Preparations
 from collect.api.reductions import Reductions
 from collect.api.work import seconds
@@ -43,7 +44,7 @@ class Admission:
     received: bool
 
 
-class Group(Reductions, Exchanges, Preparations):
+class Group(Reductions, Exchanges, Preparations, Messages):
     """This process's membership in a group; made by `join`. A context manager: leaves at the end.
 
     Any thread may call anything. Operations of several threads must be in the same order on every
@@ -142,7 +143,10 @@ class Group(Reductions, Exchanges, Preparations):
             return Admission(joined, synchronise(arrays, role, self._maximise))
 
     def abort(self) -> None:
-        """End every operation under way, on all members: they raise Aborted. Does not block."""
+        """End every operation under way, on all members: they raise Aborted. Does not block.
+
+        This member's messages end too, here; see `Transfer.cancel`.
+        """
         self._session.abort()
 
     def _maximise(self, array: Any) -> tuple[int, ...]:
@@ -155,7 +159,8 @@ class Group(Reductions, Exchanges, Preparations):
     def _kill_at(self, frame: int, op_index: int = 0) -> None:
         """Fail-point for tests: SIGKILLs this process when it has sent `frame` frames of an op.
 
-        `op_index` is the core's number of the operation; 0: the next one submitted.
+        `op_index` is the core's number of the operation; 0: the next one submitted; PIECES: pieces
+        of messages count instead, sent or received.
         """
         self._session.kill_at(op_index, frame)
 
@@ -206,6 +211,7 @@ def join(
     algorithm: str | None = None,
     transport: str | None = None,
     commit_bytes: int | None = None,
+    bandwidth: str | int | None = None,
 ) -> Group:
     """Become a member of a group; blocks until it is so.
 
@@ -237,6 +243,8 @@ def join(
         commit_bytes: operations of at least so many bytes end with everybody's word that it has the
             whole result, smaller ones keep a copy of it for members that lack it when somebody is
             lost (docs/protocol.md). The first founder's wish holds [256 KiB].
+        bandwidth: what this peer's access to the network carries each way: "100Mbit", "12MB", or
+            bytes per second. Members with less get a smaller share of the reductions [measured].
 
     Raises:
         InvalidArgument: a setting is malformed; names it, and what is allowed.

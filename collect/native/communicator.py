@@ -16,6 +16,7 @@ from collect import native
 from collect.native import status
 from collect.native.call import Counts, LaidOut
 from collect.native.codes import Signature
+from collect.native.message import Message
 from collect.native.operation import NS_PER_S, Core, Operation, Prepared
 from collect.types import (
     LinkLoss,
@@ -35,6 +36,7 @@ CLOSE_LOOK_S = 0.001
 CLOSE_LOOKS_MAX = 5000
 REAP_COUNT = 16  # operations that nobody waited for are forgotten when there are so many
 LINKS_MAX = 1024
+PIECES = 2**64 - 1  # for kill_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class Communicator:
         self.core = Core()
         self._gate = self.core.gate
         self._start = native.lib.collect_comm_start
+        self._reap_messages_at = REAP_COUNT
 
     # ---- operations ----------------------------------------------------------------------
 
@@ -200,8 +203,33 @@ class Communicator:
         with self._gate.passing():
             status.check(native.lib.collect_comm_abort(self._cell[0]), "abort")
 
+    def start_message(self, message: Message, deadline_ns: int) -> int:
+        """Starts a message; never blocks. Gives the core's status."""
+        messages = self.core.messages
+        if len(messages) >= self._reap_messages_at:
+            for each in messages.copy():
+                each.poll()
+            self._reap_messages_at = max(REAP_COUNT, 2 * len(messages))
+        result = status.E_CLOSED
+        with self._gate.passing():
+            messages[message] = None
+            try:
+                result = message.start(self._cell[0], deadline_ns)
+            finally:
+                if result and not message.is_submitted:
+                    messages.pop(message, None)
+        return result
+
+    def cancel_messages(self) -> None:
+        """Ends every pending message here, as aborted."""
+        with self._gate.passing():
+            native.lib.collect_comm_cancel_messages(self._cell[0])
+
     def kill_at(self, op: int, frame: int) -> None:
-        """Fail-point: SIGKILLs this process at data frame `frame` of `op` (0: the next)."""
+        """Fail-point: SIGKILLs this process at data frame `frame` of `op`.
+
+        0: of the next. PIECES: at that piece of messages, sent or received.
+        """
         with self._gate.passing():
             native.lib.collect_comm_kill_at(self._cell[0], op, frame)
 
@@ -280,6 +308,7 @@ class Communicator:
         if not self._gate.shut():
             return
         native.lib.collect_comm_abort(self._cell[0])
+        native.lib.collect_comm_cancel_messages(self._cell[0])
         for _ in range(CLOSE_LOOKS_MAX):
             if self._gate.is_empty():
                 break
@@ -290,6 +319,7 @@ class Communicator:
             return
         native.lib.collect_comm_destroy(self._cell)
         self.core.under_way.clear()
+        self.core.messages.clear()
 
     @staticmethod
     def _members(members: Sequence[MemberAddress]) -> Any:

@@ -11,13 +11,16 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from collect import native
 from collect.errors import Closed
 from collect.native import status
 from collect.native.buffer import Array
 from collect.native.call import Call
+
+if TYPE_CHECKING:
+    from collect.native.message import Message
 
 NS_PER_S = 1_000_000_000
 WAIT_SLICE_NS = 50_000_000  # Python looks at signals at least so often
@@ -98,6 +101,7 @@ class Core:
         self.op_run = lib.collect_op_run
         self.gate = Gate()
         self.under_way: dict[Operation, None] = {}  # in the order of their starts
+        self.messages: dict[Message, None] = {}  # under way
         self.prepared: weakref.WeakSet[Prepared] = weakref.WeakSet()  # all that live
 
     def pointer(self, array: Array | None) -> Any:

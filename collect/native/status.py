@@ -27,6 +27,9 @@ E_BUSY = -8
 E_FULL = -9
 E_UNAVAILABLE = -10
 E_MEMBERS = -11
+E_TIMEOUT = -12
+E_PEER = -13
+E_TRUNCATED = -14
 
 
 class CoreError(CollectError):

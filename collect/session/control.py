@@ -303,6 +303,7 @@ class ControlPlane:
         if self.communicator is not None:
             try:
                 self.communicator.abort()
+                self.communicator.cancel_messages()
             except CollectError as error:
                 log.debug("nothing to abort: %s", error)
 

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from collect import native
 from collect.config import Address, AdmitMode, Config
@@ -210,7 +210,7 @@ class Session:
 
     def consume_all(self) -> None:
         """Waits until every operation of this peer is consumed."""
-        communicator = self._communicator
+        communicator = self.communicator
         while operations := communicator.outstanding():
             for operation in operations:
                 while operation.wait(POLL_S) == status.PENDING:
@@ -273,11 +273,11 @@ class Session:
         """Behind a start: the end may have come between the look before it and the start, and have
         aborted everything before the operation was there."""
         if self.control.final is not None:
-            self._communicator.abort()
+            self.communicator.abort()
 
     def _start_when_there_is_room(self, operation: Operation, deadline_ns: int) -> None:
         """The core holds as many operations as it may: waits for the oldest."""
-        communicator = self._communicator
+        communicator = self.communicator
         while communicator.start(operation, deadline_ns) != status.OK:
             self.check_open()
             if now_ns() >= deadline_ns:
@@ -327,7 +327,7 @@ class Session:
         with self.submitting:
             self.check_open()
             call.require(*self.place())
-            return self._communicator.prepare(call)
+            return self.communicator.prepare(call)
 
     def outcome(self, operation: Operation) -> Outcome:
         """Of an operation that has succeeded."""
@@ -343,13 +343,14 @@ class Session:
         return communicator.oldest() if communicator is not None else None
 
     def abort(self) -> None:
-        """Ends every operation under way, on all members."""
+        """Ends every operation under way, on all members, and this one's messages."""
         self.check_open()
-        self._communicator.abort()
+        self.communicator.abort()
+        self.communicator.cancel_messages()
 
     def kill_at(self, op_index: int, frame: int) -> None:
-        """Fail-point: see Communicator.kill_at; `op_index` counts from 1, 0 is the next."""
-        self._communicator.kill_at(op_index, frame)
+        """Fail-point: see Communicator.kill_at."""
+        self.communicator.kill_at(op_index, frame)
 
     # ---- what is known -------------------------------------------------------------------
 
@@ -376,19 +377,24 @@ class Session:
         return placed[1], placed[2]
 
     def root_of(self, root: int | str) -> Incarnation:
+        """The root that the caller means."""
+        return self.member_of(root, "root")
+
+    def member_of(self, value: Any, role: str) -> Incarnation:
         """The member that the caller means: a rank of the current view, or a name."""
         members = self.view.members
-        if isinstance(root, str):
+        if isinstance(value, str):
             for member in members:
-                if member.name == root:
+                if member.name == value:
                     return member.incarnation
             names = ", ".join(member.name for member in members[:8])
-            raise InvalidArgument(f"root is {root!r}, which is no member; members: {names}")
-        if isinstance(root, bool) or not isinstance(root, int) or not 0 <= root < len(members):
+            raise InvalidArgument(f"{role} is {value!r}, which is no member; members: {names}")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(members):
+            last = len(members) - 1
             raise InvalidArgument(
-                f"root is {root!r}; it must be a member's name or a rank of 0 to {len(members) - 1}"
+                f"{role} is {value!r}; it must be a member's name or a rank of 0 to {last}"
             )
-        return members[root].incarnation
+        return members[value].incarnation
 
     def name_of(self, incarnation: Incarnation) -> str:
         return self.control.history.name(incarnation)
@@ -407,7 +413,7 @@ class Session:
             self.give_up_boundary()
 
     @property
-    def _communicator(self) -> Communicator:
+    def communicator(self) -> Communicator:
         communicator = self.control.communicator
         if communicator is None:
             self.control.raise_if_final()

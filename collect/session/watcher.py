@@ -18,12 +18,14 @@ from typing import Any
 
 from collect.errors import CollectError
 from collect.native import status
+from collect.native.message import Message
 from collect.native.operation import Operation
 from collect.net.clock import now_s
 from collect.net.loop_thread import LibraryThread
 
 IDLE_S = 1.0  # the thread ends when it had nothing to do for so long
 POLL_S = 0.05
+MESSAGES_POLL_S = 0.001  # messages complete in any order: the others are looked at so often
 
 Awaited = tuple[Operation, asyncio.AbstractEventLoop, "asyncio.Future[None]"]
 
@@ -67,8 +69,9 @@ class Watcher:
                 continue
             oldest = self._oldest() or next(iter(waiting))
             found = status.PENDING
+            has_messages = any(isinstance(each, Message) for each in waiting if each is not oldest)
             with contextlib.suppress(CollectError):  # closed: then every operation has completed
-                found = oldest.wait(POLL_S)
+                found = oldest.wait(MESSAGES_POLL_S if has_messages else POLL_S)
             if found != status.PENDING:
                 _tell(waiting.pop(oldest, []))
             if found == status.PENDING or now_s() > swept_s + POLL_S:

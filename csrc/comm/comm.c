@@ -207,6 +207,7 @@ static void view_adopt(struct collect_comm *comm, const struct collect_install *
 		if (comm->by_rank[rank] != NULL)
 			comm->by_rank[rank]->rank = rank;
 	links_open(comm, install);
+	col__messages_view_changed(comm);
 }
 
 static void renumber(struct collect_comm *comm, uint64_t op_base)
@@ -334,6 +335,7 @@ void col_comm_tick(struct collect_comm *comm, uint64_t stopped_ns)
 {
 	struct col_link *next;
 	op_tick(comm);
+	col__messages_tick(comm);
 	for (struct col_link *link = comm->links; link != NULL; link = next) {
 		next = link->next;
 		if (stopped_ns > 0)
@@ -360,6 +362,7 @@ int collect_comm_create(collect_engine *engine, uint64_t key, uint64_t self,
 	comm->key = key;
 	comm->self = self;
 	comm->runners_version = 1; /* an op that never ran has none */
+	col__messages_init(comm);
 	col_engine_enter(engine);
 	comm->next = engine->comms;
 	engine->comms = comm;
@@ -372,6 +375,7 @@ static void comm_free(struct collect_comm *comm)
 {
 	while (comm->links != NULL)
 		col__mesh_remove(comm, comm->links);
+	col__messages_fini(comm);
 	COL_ASSERT(comm->waiting_head == NULL);
 	col__share_close(comm);
 	col__runners_drop(comm);
@@ -395,6 +399,7 @@ void collect_comm_destroy(collect_comm **comm_in)
 	col_engine_enter(engine);
 	comm->is_frozen = true; /* nothing starts any more */
 	col__op_give_up_all(comm, COLLECT_E_CLOSED);
+	col__messages_give_up(comm, COLLECT_E_CLOSED);
 	while (comm->ops_head != NULL) {
 		struct collect_op *op = comm->ops_head;
 		comm->ops_head = op->next;

@@ -28,6 +28,7 @@
 #define COL_COMM_COMM_H
 
 #include "comm/engine.h"
+#include "comm/message.h"
 #include "exec/exec.h"
 
 /* Ops that one comm may have pending. */
@@ -73,6 +74,7 @@ struct collect_op {
 	struct collect_op *next;
 	atomic_int status; /* COLLECT_PENDING until everything else is final */
 	atomic_uint holds; /* the caller's and the comm's */
+	struct col_message *message; /* NULL: a collective; else, of the rest, only times are used */
 
 	/* The call. Counts are in blocks_at and target_at. */
 	struct collect_call call;
@@ -108,7 +110,7 @@ struct collect_op {
 	struct col_runner *runner; /* as of comm->runners_version; else to be looked up */
 	uint64_t runner_version;
 
-	uint64_t sums[]; /* behind blocks_at and target_at */
+	uint64_t sums[]; /* behind blocks_at and target_at, or the message */
 };
 
 struct col_shm;
@@ -205,6 +207,7 @@ struct collect_comm {
 	struct col_waiting_frame *waiting_tail;
 
 	struct col_share share;
+	struct col_messages messages;
 
 	/* The head's repair. */
 	uint64_t repair_attempt;
@@ -271,6 +274,8 @@ void col__op_start_next(struct collect_comm *comm);
 void col__op_head_finish(struct collect_comm *comm, int status, uint64_t attempt);
 void col__op_give_up_all(struct collect_comm *comm, int status);
 void col__op_release(struct collect_op *op);
+/* For its caller: its status, and that it waits no longer. */
+void col__op_complete(struct collect_op *op, int status);
 /* The head cannot go on here: its caller is told so, and the others by a verdict. */
 void col__op_abandon(struct collect_comm *comm, int status);
 /* A member's word that its result of an op is complete. */

@@ -77,6 +77,10 @@ void collect_op_info_get(collect_op *op, struct collect_op_info *info_out)
 	info_out->op = op->number;
 	if (info_out->status == COLLECT_PENDING)
 		return;
+	if (op->message != NULL) {
+		info_out->peer = op->message->peer;
+		info_out->bytes = op->message->length;
+	}
 	info_out->attempt = op->attempt;
 	info_out->completed_ns = op->completed_ns;
 	info_out->attempts = op->attempts;

@@ -234,6 +234,8 @@ static struct col_sink place_now(struct collect_comm *comm, struct col_link *lin
 static struct col_sink link_place(void *user, struct col_link *link, const struct col_frame *frame)
 {
 	struct collect_comm *comm = user;
+	if (col_frame_is_message(frame))
+		return col__channel_place(comm, link, frame);
 	if (frame->length > comm->engine->options.chunk_bytes)
 		return (struct col_sink){.place = COL_PLACE_REFUSE,
 		                         .reason = "a frame that is longer than a chunk"};
@@ -284,10 +286,26 @@ static void word_arrived(struct collect_comm *comm, struct col_link *link,
 		col__share_word(comm, link->rank, frame->step != 0);
 }
 
+static void fail_point(struct collect_comm *comm, const struct col_frame *frame)
+{
+	if (comm->kill_op == 0)
+		return;
+	bool counts = frame->kind == COL_FRAME_MESSAGE
+	                      ? comm->kill_op == UINT64_MAX
+	                      : frame->kind == COL_FRAME_DATA && frame->op == comm->kill_op;
+	if (counts && --comm->kill_frames == 0)
+		kill(getpid(), SIGKILL);
+}
+
 static void link_arrived(void *user, struct col_link *link, const struct col_frame *frame,
                          const struct col_sink *sink)
 {
 	struct collect_comm *comm = user;
+	if (col_frame_is_message(frame)) {
+		fail_point(comm, frame);
+		col__channel_arrived(comm, link, frame, sink);
+		return;
+	}
 	bool is_current = frame->attempt == comm->epoch && !comm->is_frozen &&
 	                  comm->ops_head != NULL && comm->ops_head->number == frame->op;
 	switch (sink->place) {
@@ -316,6 +334,7 @@ static void link_arrived(void *user, struct col_link *link, const struct col_fra
 		if (is_word(frame))
 			word_arrived(comm, link, frame);
 		break;
+	case COL_PLACE_MESSAGE:
 	case COL_PLACE_REFUSE:
 		COL_ASSERT(false);
 	}
@@ -398,9 +417,11 @@ static void link_sent(void *user, struct col_link *link, const struct col_frame 
 {
 	struct collect_comm *comm = user;
 	(void)link;
-	if (frame->kind == COL_FRAME_DATA && frame->op == comm->kill_op && comm->kill_op != 0 &&
-	    --comm->kill_frames == 0)
-		kill(getpid(), SIGKILL);
+	fail_point(comm, frame);
+	if (col_frame_is_message(frame)) {
+		col__channel_sent(frame, token);
+		return;
+	}
 	if (token != NULL)
 		col_exec_sent(token);
 }
@@ -417,12 +438,18 @@ static void link_lost(void *user, struct col_link *link, int loss, const char *d
 	col__mesh_post(comm, COLLECT_EVENT_LINK_LOST, link->options.peer, loss, detail);
 }
 
+static void link_closed(void *user, struct col_link *link)
+{
+	col__messages_closed(user, link);
+}
+
 static const struct col_link_events link_events = {
 	.place = link_place,
 	.arrived = link_arrived,
 	.sent = link_sent,
 	.up = link_up,
 	.lost = link_lost,
+	.closed = link_closed,
 };
 
 /* ---- what the listener calls ---- */

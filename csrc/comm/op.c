@@ -28,7 +28,7 @@ void col__op_release(struct collect_op *op)
 	col_free(op);
 }
 
-static void op_complete(struct collect_op *op, int status)
+void col__op_complete(struct collect_op *op, int status)
 {
 	op->completed_ns = col_clock_ns();
 	/* Sequentially consistent, as are the waiter's two steps: either it sees this status, or its
@@ -267,7 +267,7 @@ void col__op_start_next(struct collect_comm *comm)
 			/* A verdict failed it before it was submitted here. */
 			head_pop(comm);
 			if (!op->is_given_up)
-				op_complete(op, COLLECT_E_FAILED);
+				col__op_complete(op, COLLECT_E_FAILED);
 			col__op_release(op);
 		} else if (op->is_given_up) {
 			comm->phase = COL_PHASE_ABANDONED;
@@ -279,7 +279,7 @@ void col__op_start_next(struct collect_comm *comm)
 			/* The others wait for it: it must be settled like any abort. */
 			comm->phase = COL_PHASE_WAITING;
 			op->is_given_up = true;
-			op_complete(op, status);
+			col__op_complete(op, status);
 		}
 	}
 	comm->is_starting = false;
@@ -323,7 +323,7 @@ void col__op_head_finish(struct collect_comm *comm, int status, uint64_t attempt
 		op->attempt = attempt;
 	}
 	if (!op->is_given_up)
-		op_complete(op, status);
+		col__op_complete(op, status);
 	col__op_release(op);
 	col__op_start_next(comm);
 }
@@ -345,7 +345,7 @@ void col__op_abandon(struct collect_comm *comm, int status)
 	struct collect_op *op = comm->ops_head;
 	col__op_stop(comm);
 	op->is_given_up = true;
-	op_complete(op, status);
+	col__op_complete(op, status);
 	col__op_start_next(comm);
 }
 
@@ -359,7 +359,7 @@ void col__op_give_up_all(struct collect_comm *comm, int status)
 		if (op->is_given_up)
 			continue;
 		op->is_given_up = true;
-		op_complete(op, status);
+		col__op_complete(op, status);
 	}
 	if (was_abandoned)
 		comm->phase = COL_PHASE_ABANDONED;
@@ -469,7 +469,7 @@ void col__op_repair(struct collect_comm *comm, uint64_t attempt)
 		col_free(comm->repair_has);
 		comm->repair_has = NULL;
 		op->is_given_up = true;
-		op_complete(op, status);
+		col__op_complete(op, status);
 	}
 	col__op_repair_finish(comm, attempt);
 }

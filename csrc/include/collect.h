@@ -45,7 +45,11 @@ enum collect_status {
 	COLLECT_E_BUSY = -8,              /* operations are in flight and the call needs none */
 	COLLECT_E_FULL = -9,              /* too many operations are pending */
 	COLLECT_E_UNAVAILABLE = -10,      /* this machine cannot do what was asked */
-	COLLECT_E_MEMBERS = -11           /* the call's shape was meant for another number of members */
+	COLLECT_E_MEMBERS = -11,          /* the call's shape was meant for another number of members */
+	COLLECT_E_TIMEOUT = -12,          /* a message passed its deadline here */
+	COLLECT_E_PEER = -13,             /* of a message: the link to the peer is lost, it is no
+	                                   * member, or it gave the message up */
+	COLLECT_E_TRUNCATED = -14         /* a message is longer than the receiver's memory */
 };
 
 enum collect_dtype {
@@ -289,6 +293,8 @@ struct collect_op_info {
 	uint32_t participants;       /* members of `attempt` */
 	int algorithm;               /* that ran last */
 	int is_shared;               /* over shared memory */
+	uint64_t peer;               /* of a message: the other end's incarnation; 0: none matched */
+	uint64_t bytes;              /* of a message: its length, also where it was truncated */
 };
 
 struct collect_step {
@@ -400,7 +406,8 @@ COLLECT_API uint32_t collect_comm_links(collect_comm *comm, struct collect_link_
                                         uint32_t capacity);
 
 /* A fail-point for tests and stress runs: SIGKILLs this process when it has handed `frame` data
- * frames of op `op` to the network (op 0: the next one submitted). */
+ * frames of op `op` to the network (op 0: the next one submitted; UINT64_MAX: pieces of messages,
+ * sent or received, count instead). */
 COLLECT_API void collect_comm_kill_at(collect_comm *comm, uint64_t op, uint32_t frame);
 
 /*
@@ -425,6 +432,44 @@ COLLECT_API int collect_op_prepare(collect_comm *comm, const struct collect_call
 COLLECT_API int collect_op_start(collect_op *op, uint64_t deadline_ns);
 /* Starts and waits in one call, for at most timeout_ns: the shortest way. As collect_op_wait. */
 COLLECT_API int collect_op_run(collect_op *op, uint64_t timeout_ns);
+
+/* ---- messages ------------------------------------------------------------------------------ */
+
+/*
+ * A message goes from one member to another, or to itself. It is no operation of the group's
+ * sequence: nobody else takes part, no view change or verdict concerns it as long as both are
+ * members and the link between them stays.
+ *
+ * Matching: a receive takes the oldest message of its tag from its peer (0: from any), in the order
+ * in which each member sent them; a message goes to the oldest receive that fits. So messages of a
+ * pair and tag never overtake each other.
+ *
+ * Completion: a send completes when the receiver has taken it, all bytes are in its memory: no send
+ * completes before its receive was called. Two members that send to each other and wait before
+ * they receive wait for ever. A receive completes when all bytes are in its target.
+ *
+ * The memory is borrowed until the op completes; that of a receive that fails holds anything. The
+ * op is waited for, looked at and released like any other. Functions: COLLECT_E_INVALID,
+ * COLLECT_E_MEMORY, COLLECT_E_PEER (no member, or its link is lost), COLLECT_E_FULL (4096 messages
+ * are pending). Completion:
+ *
+ * COLLECT_E_TIMEOUT    it passed its deadline (CLOCK_MONOTONIC; 0: none), noticed within a
+ *                      twentieth of the engine's silence_ns, 50 ms at most
+ * COLLECT_E_PEER       the link was lost or opened anew, the peer was expelled, or it gave up when
+ *                      the message was on its way. Of a send: the message may have arrived
+ * COLLECT_E_TRUNCATED  the message is longer than the receiver's memory; at both ends
+ * COLLECT_E_ABORTED    collect_op_cancel or collect_comm_cancel_messages
+ */
+COLLECT_API int collect_comm_send(collect_comm *comm, uint64_t peer, uint64_t tag,
+                                  const void *source, uint64_t bytes, uint64_t deadline_ns,
+                                  collect_op **op_out);
+/* bytes: room in the target; the message may be shorter. */
+COLLECT_API int collect_comm_receive(collect_comm *comm, uint64_t peer, uint64_t tag, void *target,
+                                     uint64_t bytes, uint64_t deadline_ns, collect_op **op_out);
+/* Ends a pending message here, as aborted. COLLECT_E_INVALID: it is a collective's op. */
+COLLECT_API int collect_op_cancel(collect_op *op);
+/* Likewise all that are pending. collect_comm_abort does not concern messages. */
+COLLECT_API int collect_comm_cancel_messages(collect_comm *comm);
 
 /* ---- op ------------------------------------------------------------------------------------ */
 

@@ -74,6 +74,8 @@ void col_link_close(struct col_link *link)
 	link->state = COL_LINK_IDLE;
 	streams_close(link);
 	col__link_drop_outbounds(link);
+	if (link->options.events->closed != NULL)
+		link->options.events->closed(link->options.user, link);
 }
 
 void col__link_lose(struct col_link *link, int loss, const char *detail)

@@ -1,9 +1,12 @@
 /*
- * A link: the edge to one peer. It has 1…COLLECT_STREAMS_MAX streams and one send queue: any
+ * A link: the edge to one peer. It has 1…COLLECT_STREAMS_MAX streams and two send queues: any
  * stream that is writable takes the next frames, so no frame waits behind a slow stream.
  *
  * Contract
  *  - A frame's payload is borrowed until `sent` is called for it, or it is purged.
+ *  - Frames of messages are not charged, and have a queue of their own: their receiver has asked
+ *    for what is long, and keeps little of the rest. So they pass, however long an operation's
+ *    frames wait for the receiver to begin the operation; while both wait they take turns.
  *  - Frames of operations are charged to a window; the receiver returns the charge with
  *    col_link_consume once a frame's bytes are where they belong. So a receiver always drains what
  *    it granted, and a sender never has more unconsumed than the window. A peer that sends more
@@ -30,6 +33,7 @@ enum col_place {
 	COL_PLACE_EXEC,    /* memory of the running operation */
 	COL_PLACE_REPAIR,  /* the result that is being repaired */
 	COL_PLACE_EARLY,   /* a buffer that is kept for later */
+	COL_PLACE_MESSAGE, /* a message's receiver's memory, or a buffer */
 	COL_PLACE_REFUSE   /* the frame is wrong: `reason` says how; the link is lost */
 };
 
@@ -38,10 +42,11 @@ struct col_sink {
 	uint8_t *target;
 	struct col_buffer *buffer; /* behind target, if pooled; owned by whom `arrived` hands it to */
 	const char *reason;
+	void *token; /* of a message: whose memory it is, for col_link_forget */
 };
 
 struct col_link_events {
-	/* A data or repair frame's header came. */
+	/* The header of a frame came that is not the link's own. */
 	struct col_sink (*place)(void *user, struct col_link *link, const struct col_frame *frame);
 	/* Its payload is in place. */
 	void (*arrived)(void *user, struct col_link *link, const struct col_frame *frame,
@@ -50,6 +55,9 @@ struct col_link_events {
 	void (*sent)(void *user, struct col_link *link, const struct col_frame *frame, void *token);
 	void (*up)(void *user, struct col_link *link);
 	void (*lost)(void *user, struct col_link *link, int loss, const char *detail);
+	/* The connection is over, for whatever reason, and with it all that was queued; `lost` may
+	 * follow. May be NULL. It calls no function of the link. */
+	void (*closed)(void *user, struct col_link *link);
 };
 
 enum col_link_state {
@@ -103,6 +111,18 @@ enum col_link_stream_state {
 	COL_STREAM_CONNECTING, /* the kernel connects */
 	COL_STREAM_GREETING,   /* our hello is out, theirs is awaited */
 	COL_STREAM_OPEN
+};
+
+/* In the order in which they were queued. */
+struct col_queue {
+	struct col_outbound *head;
+	struct col_outbound *tail;
+};
+
+enum col_link_queue {
+	COL_QUEUE_CHARGED, /* frames of operations: they wait for credit */
+	COL_QUEUE_FREE,    /* frames of messages */
+	COL_QUEUE_COUNT
 };
 
 #define COL_RECEIVE_BYTES 65536u
@@ -161,10 +181,9 @@ struct col_link {
 	uint64_t spoke_ns;
 	struct col_link_stream streams[COLLECT_STREAMS_MAX];
 
-	struct col_outbound *queue_head;
-	struct col_outbound *queue_tail;
-	struct col_outbound *written_head; /* written; `sent` is still to be called */
-	struct col_outbound *written_tail;
+	struct col_queue queues[COL_QUEUE_COUNT];
+	enum col_link_queue turn; /* whose the next write is, if both wait */
+	struct col_queue written; /* `sent` is still to be called */
 	struct col_outbound spares[COL_LINK_SPARES];
 	uint32_t spares_used; /* a bit for each */
 	uint32_t cork_count;
@@ -186,6 +205,7 @@ struct col_link {
 	/* The owner's. */
 	struct col_link *next; /* in the comm's list */
 	uint32_t rank;         /* of the peer in the view; all ones: it is no member */
+	struct col_channel *channel; /* messages; NULL: none yet over this connection */
 };
 
 void col_link_init(struct col_link *link, const struct col_link_options *options);
@@ -226,6 +246,8 @@ void col_link_consume(struct col_link *link, uint32_t bytes);
  * that no caller's memory is read any more. Other kinds stay queued. Payload of exec and
  * repair frames that is coming in is discarded from here on. */
 void col_link_purge(struct col_link *link);
+/* The same for the frames and payload of one message: those with this token. */
+void col_link_forget(struct col_link *link, const void *token);
 /* Sends a heartbeat now: whoever sleeps at the other end wakes. Never fails; nothing is queued. */
 void col_link_nudge(struct col_link *link);
 /* Heartbeats, silence, dialing, deadlines. */
@@ -240,12 +262,20 @@ void col_link_figures_get(const struct col_link *link, struct col_link_figures *
 int col_link_streams_set(struct col_link *link, uint32_t count);
 
 /* Between link.c, link_figures.c, link_send.c and link_receive.c. */
-/* The link's own frames are free. An operation's costs its payload and its header: so tiny frames
- * are bounded in number too. */
+static inline bool col__frame_is_own(const struct col_frame *frame)
+{
+	return frame->kind == COL_FRAME_HELLO || frame->kind == COL_FRAME_CREDIT ||
+	       frame->kind == COL_FRAME_HEARTBEAT;
+}
+static inline bool col_frame_is_message(const struct col_frame *frame)
+{
+	return frame->kind >= COL_FRAME_OFFER && frame->kind <= COL_FRAME_WITHDRAW;
+}
+/* The link's own frames and those of messages are free. An operation's costs its payload and its
+ * header: so tiny frames are bounded in number too. */
 static inline uint32_t col__frame_charge(const struct col_frame *frame)
 {
-	bool is_free = frame->kind == COL_FRAME_HELLO || frame->kind == COL_FRAME_CREDIT ||
-	               frame->kind == COL_FRAME_HEARTBEAT;
+	bool is_free = col__frame_is_own(frame) || col_frame_is_message(frame);
 	return is_free ? 0 : frame->length + COL_FRAME_HEADER_BYTES;
 }
 void col__link_lose(struct col_link *link, int loss, const char *detail);

@@ -85,7 +85,8 @@ static void streams_probe(struct col_link *link)
 	if (probe->began_ns == 0)
 		look_begin(link);
 	probe->ticks++;
-	probe->busy_ticks += link->queue_head != NULL;
+	probe->busy_ticks += link->queues[COL_QUEUE_CHARGED].head != NULL ||
+	                     link->queues[COL_QUEUE_FREE].head != NULL;
 	uint64_t took_ns = now_ns - probe->began_ns;
 	if (took_ns < PROBE_LOOK_NS)
 		return;

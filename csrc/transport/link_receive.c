@@ -67,7 +67,7 @@ static bool header_taken(struct col_link_stream *stream)
 		return false;
 	}
 	credit_update(link, frame->credit);
-	if (col__frame_charge(frame) == 0) {
+	if (col__frame_is_own(frame)) {
 		stream->has_frame = false;
 		return true;
 	}

@@ -50,14 +50,23 @@ void col__link_stream_reset_sending(struct col_link_stream *stream)
 	stream->written_bytes = 0;
 }
 
-static void queue_add(struct col_link *link, struct col_outbound *outbound)
+static void queue_add(struct col_queue *queue, struct col_outbound *outbound)
 {
 	outbound->next = NULL;
-	if (link->queue_tail != NULL)
-		link->queue_tail->next = outbound;
+	if (queue->tail != NULL)
+		queue->tail->next = outbound;
 	else
-		link->queue_head = outbound;
-	link->queue_tail = outbound;
+		queue->head = outbound;
+	queue->tail = outbound;
+}
+
+static struct col_outbound *queue_pop(struct col_queue *queue)
+{
+	struct col_outbound *outbound = queue->head;
+	queue->head = outbound->next;
+	if (queue->head == NULL)
+		queue->tail = NULL;
+	return outbound;
 }
 
 int col_link_send(struct col_link *link, const struct col_frame *frame, const uint8_t *payload,
@@ -75,7 +84,8 @@ int col_link_send(struct col_link *link, const struct col_frame *frame, const ui
 	outbound->payload = payload;
 	outbound->buffer = buffer;
 	outbound->token = token;
-	queue_add(link, outbound);
+	queue_add(&link->queues[col_frame_is_message(frame) ? COL_QUEUE_FREE : COL_QUEUE_CHARGED],
+	          outbound);
 	col__link_flush(link);
 	return COLLECT_OK;
 fail:
@@ -126,6 +136,7 @@ struct batch {
 	struct iovec parts[2 * BATCH_FRAMES_MAX + 2];
 	int part_count;
 	size_t bytes;
+	struct col_queue *queue; /* whose first frames are in it, if any are */
 };
 
 static void batch_add(struct batch *batch, const void *bytes, size_t count)
@@ -179,11 +190,12 @@ static void batch_rest(struct batch *batch, const struct col_link_stream *stream
 	}
 }
 
-/* Frames of the queue, as far as there is credit. They stay in the queue. */
-static void batch_queue(struct batch *batch, struct col_link *link)
+/* Frames of one queue, as far as there is credit. They stay in the queue. */
+static void batch_queue(struct batch *batch, struct col_link *link, struct col_queue *queue)
 {
 	uint32_t unconsumed = link->charged - link->granted;
-	struct col_outbound *it = link->queue_head;
+	struct col_outbound *it = queue->head;
+	batch->queue = queue;
 	for (uint32_t i = 0; i < BATCH_FRAMES_MAX && it != NULL; i++, it = it->next) {
 		if (!has_credit(link, unconsumed, &it->frame) ||
 		    (batch->bytes > 0 && batch->bytes + outbound_bytes(it) > BATCH_BYTES_MAX))
@@ -203,7 +215,12 @@ static void batch_fill(struct batch *batch, struct col_link_stream *stream)
 	batch_rest(batch, stream);
 	if (stream->state != COL_STREAM_OPEN)
 		return;
-	batch_queue(batch, link);
+	int rest_count = batch->part_count;
+	for (uint32_t i = 0; i < COL_QUEUE_COUNT && batch->part_count == rest_count; i++) {
+		enum col_link_queue turn = link->turn;
+		link->turn = turn == COL_QUEUE_FREE ? COL_QUEUE_CHARGED : COL_QUEUE_FREE;
+		batch_queue(batch, link, &link->queues[turn]);
+	}
 	if (batch->bytes > 0 || !(link->wants_heartbeat || wants_credit(link)))
 		return;
 	struct col_frame frame = {.kind = wants_credit(link) ? COL_FRAME_CREDIT
@@ -218,19 +235,9 @@ static void batch_fill(struct batch *batch, struct col_link_stream *stream)
 
 /* ---- after a write ---- */
 
-static void written_add(struct col_link *link, struct col_outbound *outbound)
-{
-	outbound->next = NULL;
-	if (link->written_tail != NULL)
-		link->written_tail->next = outbound;
-	else
-		link->written_head = outbound;
-	link->written_tail = outbound;
-}
-
 /* `put` bytes of the batch went. What has begun to go leaves the queue; what is whole is to be told
  * of. */
-static void batch_account(struct col_link_stream *stream, size_t put)
+static void batch_account(struct col_link_stream *stream, struct col_queue *queue, size_t put)
 {
 	struct col_link *link = stream->link;
 	size_t total = stream->sending != NULL ? outbound_bytes(stream->sending)
@@ -242,15 +249,12 @@ static void batch_account(struct col_link_stream *stream, size_t put)
 	if (stream->written_bytes < total)
 		return;
 	if (stream->sending != NULL)
-		written_add(link, stream->sending);
+		queue_add(&link->written, stream->sending);
 	stream->sending = NULL;
 	stream->control_bytes = 0;
 	stream->written_bytes = 0;
 	while (put > 0) {
-		struct col_outbound *outbound = link->queue_head;
-		link->queue_head = outbound->next;
-		if (link->queue_head == NULL)
-			link->queue_tail = NULL;
+		struct col_outbound *outbound = queue_pop(queue);
 		link->charged += col__frame_charge(&outbound->frame);
 		link->advertised = outbound->frame.credit;
 		link->wants_heartbeat = false;
@@ -260,20 +264,17 @@ static void batch_account(struct col_link_stream *stream, size_t put)
 			return;
 		}
 		put -= outbound_bytes(outbound);
-		written_add(link, outbound);
+		queue_add(&link->written, outbound);
 	}
 }
 
 /* `sent` may queue more, purge, lose or close the link. */
 static void written_tell(struct col_link *link)
 {
-	while (link->written_head != NULL) {
-		struct col_outbound *outbound = link->written_head;
+	while (link->written.head != NULL) {
+		struct col_outbound *outbound = queue_pop(&link->written);
 		struct col_frame frame = outbound->frame;
 		void *token = outbound->token;
-		link->written_head = outbound->next;
-		if (link->written_head == NULL)
-			link->written_tail = NULL;
 		outbound_free(link, outbound);
 		link->options.events->sent(link->options.user, link, &frame, token);
 	}
@@ -310,7 +311,7 @@ static bool stream_flush(struct col_link_stream *stream)
 		/* A short write means that there is no room: trying again would only be told so. */
 		if ((size_t)put < batch.bytes)
 			stream_block(stream);
-		batch_account(stream, (size_t)put);
+		batch_account(stream, batch.queue, (size_t)put);
 		written_tell(link);
 		if (stream->is_blocked)
 			return link->state == COL_LINK_UP;
@@ -370,58 +371,66 @@ static void stream_detach(struct col_link_stream *stream)
 	outbound->payload = copy->bytes;
 }
 
-static void chain_free(struct col_link *link, struct col_outbound *head)
+static bool is_of_operation(const struct col_outbound *outbound)
 {
-	while (head != NULL) {
-		struct col_outbound *outbound = head;
-		head = outbound->next;
-		outbound_free(link, outbound);
+	return outbound->frame.kind == COL_FRAME_DATA || outbound->frame.kind == COL_FRAME_REPAIR;
+}
+
+/* Whether the frame is to go: token NULL means those of operations. What is neither data nor
+ * repair borrows nothing, and is as true afterwards. */
+static bool is_meant(const struct col_outbound *outbound, const void *token)
+{
+	return token != NULL ? outbound->token == token : is_of_operation(outbound);
+}
+
+static void queue_purge(struct col_link *link, struct col_queue *queue, const void *token)
+{
+	struct col_queue old = *queue;
+	*queue = (struct col_queue){0};
+	while (old.head != NULL) {
+		struct col_outbound *outbound = queue_pop(&old);
+		if (is_meant(outbound, token))
+			outbound_free(link, outbound);
+		else
+			queue_add(queue, outbound);
 	}
 }
 
 void col__link_drop_outbounds(struct col_link *link)
 {
-	chain_free(link, link->queue_head);
-	chain_free(link, link->written_head);
-	link->queue_head = NULL;
-	link->queue_tail = NULL;
-	link->written_head = NULL;
-	link->written_tail = NULL;
+	struct col_queue *all[] = {&link->queues[COL_QUEUE_CHARGED], &link->queues[COL_QUEUE_FREE],
+	                           &link->written};
+	for (uint32_t i = 0; i < 3; i++)
+		while (all[i]->head != NULL)
+			outbound_free(link, queue_pop(all[i]));
 }
 
-/* What is neither data nor repair borrows nothing, and is as true afterwards. */
-static void queue_purge(struct col_link *link)
+static void purge(struct col_link *link, enum col_link_queue queue, const void *token)
 {
-	struct col_outbound *it = link->queue_head;
-	chain_free(link, link->written_head);
-	link->written_head = NULL;
-	link->written_tail = NULL;
-	link->queue_head = NULL;
-	link->queue_tail = NULL;
-	while (it != NULL) {
-		struct col_outbound *outbound = it;
-		it = it->next;
-		bool is_dropped = outbound->frame.kind == COL_FRAME_DATA ||
-		                  outbound->frame.kind == COL_FRAME_REPAIR;
-		if (is_dropped)
-			outbound_free(link, outbound);
-		else
-			queue_add(link, outbound);
+	queue_purge(link, &link->queues[queue], token);
+	queue_purge(link, &link->written, token);
+	for (uint32_t i = 0; i < link->options.stream_count; i++) {
+		struct col_link_stream *stream = &link->streams[i];
+		if (stream->state == COL_STREAM_CLOSED)
+			continue;
+		if (stream->sending != NULL && is_meant(stream->sending, token))
+			stream_detach(stream);
+		bool is_operation = stream->sink.place == COL_PLACE_EXEC ||
+		                    stream->sink.place == COL_PLACE_REPAIR;
+		if (stream->has_frame &&
+		    (token != NULL ? stream->sink.token == token : is_operation)) {
+			col_buffer_put(stream->sink.buffer);
+			stream->sink = (struct col_sink){.place = COL_PLACE_DISCARD};
+		}
 	}
 }
 
 void col_link_purge(struct col_link *link)
 {
-	queue_purge(link);
-	for (uint32_t i = 0; i < link->options.stream_count; i++) {
-		struct col_link_stream *stream = &link->streams[i];
-		if (stream->state == COL_STREAM_CLOSED)
-			continue;
-		stream_detach(stream);
-		if (stream->has_frame && (stream->sink.place == COL_PLACE_EXEC ||
-		                          stream->sink.place == COL_PLACE_REPAIR)) {
-			col_buffer_put(stream->sink.buffer);
-			stream->sink = (struct col_sink){.place = COL_PLACE_DISCARD};
-		}
-	}
+	purge(link, COL_QUEUE_CHARGED, NULL);
+}
+
+void col_link_forget(struct col_link *link, const void *token)
+{
+	purge(link, COL_QUEUE_FREE, token);
 }

@@ -50,27 +50,39 @@ void col_pool_put(struct col_pool *pool, void *block)
 
 void col_buffers_init(struct col_buffers *buffers, size_t large_bytes)
 {
-	col_pool_init(&buffers->small, BUFFER_HEAD_BYTES + COL_BUFFER_SMALL_BYTES, IDLE_MAX);
-	col_pool_init(&buffers->large, BUFFER_HEAD_BYTES + large_bytes, IDLE_MAX);
-	buffers->large_bytes = large_bytes;
+	const size_t sizes[COL_BUFFER_SIZES] = {
+		256, 4096, COL_BUFFER_BYTES_MIN,
+		large_bytes > COL_BUFFER_BYTES_MIN ? large_bytes : COL_BUFFER_BYTES_MIN};
+	for (uint32_t i = 0; i < COL_BUFFER_SIZES; i++) {
+		buffers->bytes[i] = sizes[i];
+		col_pool_init(&buffers->pools[i], BUFFER_HEAD_BYTES + sizes[i], IDLE_MAX);
+	}
 }
 
 void col_buffers_fini(struct col_buffers *buffers)
 {
-	col_pool_fini(&buffers->small);
-	col_pool_fini(&buffers->large);
+	for (uint32_t i = 0; i < COL_BUFFER_SIZES; i++)
+		col_pool_fini(&buffers->pools[i]);
 }
 
 struct col_buffer *col_buffers_get(struct col_buffers *buffers, size_t bytes)
 {
-	COL_ASSERT(bytes <= buffers->large_bytes || bytes <= COL_BUFFER_SMALL_BYTES);
-	struct col_pool *pool = bytes <= COL_BUFFER_SMALL_BYTES ? &buffers->small : &buffers->large;
+	uint32_t size = 0;
+	while (size < COL_BUFFER_SIZES && buffers->bytes[size] < bytes)
+		size++;
+	COL_ASSERT(size < COL_BUFFER_SIZES);
+	struct col_pool *pool = &buffers->pools[size];
 	uint8_t *block = col_pool_get(pool);
 	if (block == NULL)
 		return NULL;
 	struct col_buffer *buffer = (struct col_buffer *)(void *)block;
 	*buffer = (struct col_buffer){.pool = pool, .bytes = block + BUFFER_HEAD_BYTES};
 	return buffer;
+}
+
+size_t col_buffer_bytes(const struct col_buffer *buffer)
+{
+	return buffer->pool->block_bytes;
 }
 
 void col_buffer_put(struct col_buffer *buffer)

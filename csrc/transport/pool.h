@@ -31,19 +31,23 @@ struct col_buffer {
 	uint8_t *bytes;
 };
 
-/* Two sizes of buffers: most frames are either tiny or a whole chunk. */
-struct col_buffers {
-	struct col_pool small;
-	struct col_pool large;
-	size_t large_bytes;
-};
+#define COL_BUFFER_SIZES 4u
+/* What a buffer can hold, however small the chunks are. */
+#define COL_BUFFER_BYTES_MIN 8192u
 
-#define COL_BUFFER_SMALL_BYTES 4096u
+/* Few sizes of buffers: most frames are either tiny or a whole chunk. */
+struct col_buffers {
+	size_t bytes[COL_BUFFER_SIZES]; /* of a payload; the last is the largest */
+	struct col_pool pools[COL_BUFFER_SIZES];
+};
 
 void col_buffers_init(struct col_buffers *buffers, size_t large_bytes);
 void col_buffers_fini(struct col_buffers *buffers);
-/* Room for `bytes` <= large_bytes; 64-byte aligned; NULL: out of memory. */
+/* Room for `bytes` <= the large_bytes of col_buffers_init, or <= COL_BUFFER_BYTES_MIN; 64-byte
+ * aligned; NULL: out of memory. */
 struct col_buffer *col_buffers_get(struct col_buffers *buffers, size_t bytes);
+/* Of memory that it takes, unused room included. */
+size_t col_buffer_bytes(const struct col_buffer *buffer);
 /* Accepts NULL. */
 void col_buffer_put(struct col_buffer *buffer);
 

@@ -34,7 +34,7 @@ static const struct {
 	bool has_offset;
 	bool has_digest;
 	bool has_place;   /* lane, step */
-} kinds[COL_FRAME_SHARE + 1] = {
+} kinds[COL_FRAME_WITHDRAW + 1] = {
 	[COL_FRAME_HELLO] = {COL_FRAME_HELLO_BYTES, COL_FRAME_HELLO_BYTES, .has_attempt = true},
 	[COL_FRAME_DATA] = {0, COL_FRAME_PAYLOAD_BYTES_MAX, true, true, true, true, true},
 	[COL_FRAME_REPAIR] = {0, COL_FRAME_PAYLOAD_BYTES_MAX, true, true, true, false, false},
@@ -42,6 +42,12 @@ static const struct {
 	[COL_FRAME_HEARTBEAT] = {0},
 	[COL_FRAME_DONE] = {0, 0, true, true, false, true, false},
 	[COL_FRAME_SHARE] = {0, 0, true, false, false, false, true},
+	[COL_FRAME_OFFER] = {0, COL_FRAME_OFFER_BYTES_MAX, true, true, true, true, true},
+	[COL_FRAME_FETCH] = {0, 0, false, true, true, false, true},
+	[COL_FRAME_MESSAGE] = {1, COL_FRAME_PAYLOAD_BYTES_MAX, false, true, true, false, true},
+	[COL_FRAME_TAKEN] = {0, 0, false, true, false, false, true},
+	[COL_FRAME_DECLINE] = {0, 0, false, true, false, false, true},
+	[COL_FRAME_WITHDRAW] = {0, 0, false, true, false, false, true},
 };
 
 /* ---- little-endian numbers ----------------------------------------------------------------- */
@@ -88,7 +94,7 @@ static uint64_t get_u64(const uint8_t *source)
 /* Whether the fields fit the kind. */
 static enum col_frame_reason frame_judge(const struct col_frame *frame, uint16_t reserved)
 {
-	if (frame->kind < COL_FRAME_HELLO || frame->kind > COL_FRAME_SHARE)
+	if (frame->kind < COL_FRAME_HELLO || frame->kind > COL_FRAME_WITHDRAW)
 		return COL_FRAME_BAD_KIND;
 	if (reserved != 0)
 		return COL_FRAME_BAD_RESERVED;

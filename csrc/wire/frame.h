@@ -20,8 +20,20 @@ enum col_frame_kind {
 	COL_FRAME_CREDIT = 4,
 	COL_FRAME_HEARTBEAT = 5,
 	COL_FRAME_DONE = 6, /* the sender's result of the operation is complete */
-	COL_FRAME_SHARE = 7 /* whether the sender has attached to the shared segment: step 1 or 0 */
+	COL_FRAME_SHARE = 7, /* whether the sender has attached to the shared segment: step 1 or 0 */
+
+	/* Of messages; docs/protocol.md section 10. */
+	COL_FRAME_OFFER = 8,    /* a message of `offset` bytes with tag `attempt`, all or none of its
+	                         * payload; its sender can send pieces of `digest` bytes at most */
+	COL_FRAME_FETCH = 9,    /* its receiver wants it, in pieces of `offset` bytes */
+	COL_FRAME_MESSAGE = 10, /* a piece */
+	COL_FRAME_TAKEN = 11,   /* its receiver has all of it */
+	COL_FRAME_DECLINE = 12, /* its receiver does not want it; `step` says why */
+	COL_FRAME_WITHDRAW = 13 /* its sender has given it up */
 };
+
+/* The payload of an offer. */
+#define COL_FRAME_OFFER_BYTES_MAX 8192u
 
 /*
  * Every kind carries group, delivered and credit. What a kind does not use is zero:
@@ -33,6 +45,14 @@ enum col_frame_kind {
  * CREDIT, HEARTBEAT  -        -    -       -       -           0
  * DONE               yes      yes  -       yes     -           0
  * SHARE              yes      -    -       -       yes         0
+ * OFFER              tag      yes  yes     yes     slot        0, or the message's length
+ * FETCH              -        yes  yes     -       slot        0
+ * MESSAGE            -        yes  yes     -       slot        1…COL_FRAME_PAYLOAD_BYTES_MAX
+ * TAKEN, WITHDRAW    -        yes  -       -       slot        0
+ * DECLINE            -        yes  -       -       slot, step  0
+ *
+ * The op of a message's frames is its number: messages are counted from 1 in each direction of a
+ * connection.
  *
  * The attempt of a hello is the epoch for which the connection is made, its credit the window that
  * its sender grants.

@@ -96,6 +96,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="private: any array; shared: made by collect.empty (default private)",
     )
     _add_manner(parser)
+    _add_outputs(parser)
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    """What else is measured, and where it is written."""
+    add = parser.add_argument
     add(
         "--against",
         type=peer_list(PEERS),

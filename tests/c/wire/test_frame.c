@@ -254,7 +254,7 @@ TEST(a_wrong_checksum_is_refused_before_any_field_is_looked_at)
 TEST(an_unknown_kind_is_refused)
 {
 	for (unsigned kind = 0; kind < 256; kind++) {
-		if (kind >= COL_FRAME_HELLO && kind <= COL_FRAME_SHARE)
+		if (kind >= COL_FRAME_HELLO && kind <= COL_FRAME_WITHDRAW)
 			continue;
 		CHECK_EQ(judge_with(COL_FRAME_HEARTBEAT, 0, 5, (uint8_t)kind), COL_FRAME_BAD_KIND);
 	}
@@ -288,6 +288,20 @@ TEST(a_length_that_the_kind_does_not_have_is_refused)
 		CHECK_EQ(judge_length(kind, 0), COL_FRAME_VALID);
 		CHECK_EQ(judge_length(kind, 1), COL_FRAME_BAD_LENGTH);
 	}
+	for (uint8_t kind = COL_FRAME_TAKEN; kind <= COL_FRAME_WITHDRAW; kind++) {
+		CHECK_EQ(judge_length(kind, 0), COL_FRAME_VALID);
+		CHECK_EQ(judge_length(kind, 1), COL_FRAME_BAD_LENGTH);
+	}
+	CHECK_EQ(judge_length(COL_FRAME_OFFER, 0), COL_FRAME_VALID);
+	CHECK_EQ(judge_length(COL_FRAME_OFFER, COL_FRAME_OFFER_BYTES_MAX), COL_FRAME_VALID);
+	CHECK_EQ(judge_length(COL_FRAME_OFFER, COL_FRAME_OFFER_BYTES_MAX + 1),
+	         COL_FRAME_BAD_LENGTH);
+	CHECK_EQ(judge_length(COL_FRAME_FETCH, 1), COL_FRAME_BAD_LENGTH);
+	CHECK_EQ(judge_length(COL_FRAME_MESSAGE, 0), COL_FRAME_BAD_LENGTH);
+	CHECK_EQ(judge_length(COL_FRAME_MESSAGE, 1), COL_FRAME_VALID);
+	CHECK_EQ(judge_length(COL_FRAME_MESSAGE, COL_FRAME_PAYLOAD_BYTES_MAX), COL_FRAME_VALID);
+	CHECK_EQ(judge_length(COL_FRAME_MESSAGE, COL_FRAME_PAYLOAD_BYTES_MAX + 1),
+	         COL_FRAME_BAD_LENGTH);
 	CHECK_EQ(judge_length(COL_FRAME_HELLO, COL_FRAME_HELLO_BYTES), COL_FRAME_VALID);
 	CHECK_EQ(judge_length(COL_FRAME_HELLO, COL_FRAME_HELLO_BYTES - 1), COL_FRAME_BAD_LENGTH);
 	CHECK_EQ(judge_length(COL_FRAME_HELLO, COL_FRAME_HELLO_BYTES + 1), COL_FRAME_BAD_LENGTH);

@@ -83,6 +83,9 @@ class Core:
     def collect_comm_abort(self, _: Any) -> int:
         return status.OK
 
+    def collect_comm_cancel_messages(self, _: Any) -> int:
+        return status.OK
+
     def collect_comm_destroy(self, cell: Any) -> None:
         cell[0] = self.ffi.NULL
 

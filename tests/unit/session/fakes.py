@@ -83,6 +83,9 @@ class FakeCommunicator:
         for operation in self.outstanding():
             operation.status = status.E_ABORTED
 
+    def cancel_messages(self) -> None:
+        pass
+
 
 class FakePeer:
     def __init__(self) -> None:
