@@ -23,7 +23,9 @@ class Collect:
     def __init__(self, membership: Membership) -> None:
         choices: dict[str, Any] = {}
         if installed.transports() != [installed.TCP]:
-            choices["transport"] = membership.transport
+            # Members on one host share memory unless they are told not to.
+            is_tcp = membership.transport == installed.TCP
+            choices["transport"] = installed.TCP if is_tcp else installed.AUTO
         if membership.algorithm:
             choices["algorithm"] = membership.algorithm
         # collect.join is typed by each release; what this one takes was asked of it.
@@ -38,7 +40,10 @@ class Collect:
             **choices,
         )
         self._world = membership.world
+        self._transport = membership.transport
         self.rank: int = self._group.rank
+        if self._transport == installed.SHM and self._group.barrier().transport != installed.SHM:
+            raise Unavailable("these processes could not share memory")
         self.version = native.ffi.string(native.lib.collect_version()).decode()
 
     def make(self, count: int, dtype: np.dtype[Any], arrays: str) -> Array:
@@ -52,7 +57,7 @@ class Collect:
         collective = operands.case.collective
         method = COLLECTIVES[collective].method
         if collective == "send-recv":
-            raise Unavailable("send and recv are not measured yet")
+            return self._shift(operands, variant)
         arguments, options = self._arguments(operands, variant)
         if variant.mode not in installed.modes(collective):
             raise Unavailable("it has no persistent form")
@@ -61,6 +66,17 @@ class Collect:
             return prepared
         call = getattr(self._group, method)
         return lambda: call(*arguments, **options)
+
+    def _shift(self, operands: Operands, variant: Variant) -> Call:
+        """To the next rank, from the one before."""
+        if self._transport == installed.SHM:
+            raise Unavailable("messages go over TCP")
+        if variant.mode == installed.PERSISTENT:
+            raise Unavailable("it has no persistent form")
+        names = [peer.name for peer in self._group.peers]
+        to, source = names[(self.rank + 1) % self._world], names[(self.rank - 1) % self._world]
+        sendrecv = self._group.sendrecv
+        return lambda: sendrecv(operands.source, to, operands.target, source)
 
     def barrier(self) -> None:
         self._group.barrier()
