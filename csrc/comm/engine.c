@@ -23,6 +23,8 @@
 #define POLL_ROUNDS 16u
 /* How often a thread looks again that another thread should have woken. */
 #define LOOK_NS COL_NS_PER_MS
+/* … and the I/O thread at least so often, while a caller drives on and on. */
+#define AWAY_NS_MAX (64 * COL_NS_PER_MS)
 /* While it polls, a caller with so few links reads from them directly, and asks the loop, and the
  * clock, only now and then: on one link that halves the cost of a small operation. */
 #define DIRECT_LINKS_MAX 3u
@@ -84,6 +86,13 @@ static void baton_leave(struct collect_engine *engine)
 	pthread_mutex_unlock(&engine->mutex);
 }
 
+static void io_call(struct collect_engine *engine)
+{
+	pthread_mutex_lock(&engine->mutex);
+	pthread_cond_signal(&engine->io_cond);
+	pthread_mutex_unlock(&engine->mutex);
+}
+
 static void engine_leave(struct collect_engine *engine, bool by_caller)
 {
 	bool is_pending = has_pending(engine);
@@ -91,11 +100,8 @@ static void engine_leave(struct collect_engine *engine, bool by_caller)
 		atomic_store_explicit(&engine->driven_ns, is_pending ? 0 : engine->now_ns,
 		                      memory_order_relaxed);
 	baton_leave(engine);
-	if (!by_caller || !is_pending)
-		return;
-	pthread_mutex_lock(&engine->mutex);
-	pthread_cond_signal(&engine->io_cond);
-	pthread_mutex_unlock(&engine->mutex);
+	if (by_caller && (is_pending || atomic_load(&engine->is_io_away)))
+		io_call(engine);
 }
 
 /* ---- driving ---- */
@@ -132,6 +138,8 @@ void col_engine_leave(struct collect_engine *engine)
 	/* The caller most likely waits for what it began: the I/O thread lingers. */
 	atomic_store_explicit(&engine->driven_ns, engine->now_ns, memory_order_relaxed);
 	baton_leave(engine);
+	if (atomic_load_explicit(&engine->is_io_away, memory_order_relaxed))
+		io_call(engine);
 	col_engine_op_completed(engine); /* who slept may drive now */
 }
 
@@ -203,8 +211,11 @@ static bool look(struct collect_engine *engine, struct collect_comm *comm, uint3
 static bool drive(struct collect_engine *engine, struct collect_comm *comm,
                   bool (*is_done)(void *), void *argument, uint64_t deadline_ns)
 {
-	uint64_t spin_until_ns = engine->now_ns + SPIN_NS;
-	uint32_t direct_rounds = has_few_links(comm) ? DIRECT_ROUNDS : 0;
+	const struct collect_op *head = comm->ops_head;
+	/* Who has waited for long, and comes again after a look at other things, does not begin anew. */
+	bool is_late = head != NULL && engine->now_ns > head->submitted_ns + LOOK_NS;
+	uint64_t spin_until_ns = engine->now_ns + (is_late ? 0 : SPIN_NS);
+	uint32_t direct_rounds = has_few_links(comm) && !is_late ? DIRECT_ROUNDS : 0;
 	for (uint32_t round = 1; !is_done(argument) && engine->now_ns < deadline_ns &&
 	                         atomic_load_explicit(&engine->urgent, memory_order_relaxed) == 0;
 	     round++) {
@@ -277,15 +288,21 @@ void col_engine_op_completed(struct collect_engine *engine)
 /* Waits until the loop is the I/O thread's to take. False: the engine stops. */
 static bool io_may_drive(struct collect_engine *engine)
 {
+	uint64_t look_ns = LOOK_NS;
 	pthread_mutex_lock(&engine->mutex);
 	while (!engine->is_stopping) {
 		uint64_t driven_ns = atomic_load_explicit(&engine->driven_ns, memory_order_relaxed);
-		if (atomic_load(&engine->is_held) || atomic_load(&engine->urgent) > 0)
+		if (atomic_load(&engine->is_held) || atomic_load(&engine->urgent) > 0) {
+			/* The longer somebody drives, the less often this looks; who leaves then calls it. */
+			atomic_store(&engine->is_io_away, look_ns > LOOK_NS);
+			cond_wait_ns(&engine->io_cond, &engine->mutex, look_ns);
+			atomic_store(&engine->is_io_away, false);
+			look_ns = col_min_u64(2 * look_ns, AWAY_NS_MAX);
+		} else if (col_clock_ns() < driven_ns + LINGER_NS) {
 			cond_wait_ns(&engine->io_cond, &engine->mutex, LOOK_NS);
-		else if (col_clock_ns() < driven_ns + LINGER_NS)
-			cond_wait_ns(&engine->io_cond, &engine->mutex, LOOK_NS);
-		else
+		} else {
 			break;
+		}
 	}
 	bool goes_on = !engine->is_stopping;
 	pthread_mutex_unlock(&engine->mutex);

@@ -53,6 +53,7 @@ struct collect_engine {
 	atomic_bool is_held;        /* the baton */
 	atomic_uint urgent;         /* control calls that wait for the baton */
 	atomic_uint sleepers;       /* threads in done_cond */
+	atomic_bool is_io_away;     /* the I/O thread sleeps until it is called, or for long */
 	_Atomic uint64_t driven_ns; /* when a caller drove last */
 };
 
