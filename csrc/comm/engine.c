@@ -212,7 +212,7 @@ static bool drive(struct collect_engine *engine, struct collect_comm *comm,
                   bool (*is_done)(void *), void *argument, uint64_t deadline_ns)
 {
 	const struct collect_op *head = comm->ops_head;
-	/* Who has waited for long, and comes again after a look at other things, does not begin anew. */
+	/* Who has waited for long, and comes again after a look at other things, polls no more. */
 	bool is_late = head != NULL && engine->now_ns > head->submitted_ns + LOOK_NS;
 	uint64_t spin_until_ns = engine->now_ns + (is_late ? 0 : SPIN_NS);
 	uint32_t direct_rounds = has_few_links(comm) && !is_late ? DIRECT_ROUNDS : 0;
