@@ -433,13 +433,13 @@ static void link_up(void *user, struct col_link *link)
 
 static void link_lost(void *user, struct col_link *link, int loss, const char *detail)
 {
-	struct collect_comm *comm = user;
-	col__mesh_drop_waiting(comm, link);
-	col__mesh_post(comm, COLLECT_EVENT_LINK_LOST, link->options.peer, loss, detail);
+	col__mesh_post(user, COLLECT_EVENT_LINK_LOST, link->options.peer, loss, detail);
 }
 
 static void link_closed(void *user, struct col_link *link)
 {
+	/* Also when a peer connects anew: else it could leave a window of early frames each time. */
+	col__mesh_drop_waiting(user, link);
 	col__messages_closed(user, link);
 }
 
