@@ -8,7 +8,7 @@
            follow what was measured, an even one, and the ring. The bound is the payload over the
            slowest rate: what that host must send, and receive, whatever is done.
   long     eight hosts, 100 ms there and back (tests/net/wan.c): 1 MiB by direct, star and ring.
-  streams  two hosts, 100 ms, packets lost at random: one stream against several.
+  streams  two hosts, 100 ms, packets lost at random: one stream, four, as many as bring more.
 
 Times are of a call, all peers' mean over back-to-back calls, the slowest peer's; after two calls
 that are not counted.
@@ -77,10 +77,10 @@ def long(
 def streams(program: Path, payload_bytes: int = 8 * MIB, repeats: int = 5) -> Times:
     """Two hosts, 100 ms there and back, 200 Mbit/s, lost packets; the core asks for BBR."""
     times: Times = {"bound": payload_bytes * 8 / (200 * MBIT) + 0.1}
-    for loss, count in ((loss, count) for loss in (0.0, 0.001, 0.01) for count in (1, 4)):
+    for loss, count in ((loss, count) for loss in (0.0, 0.001, 0.01) for count in (1, 4, "auto")):
         links = {"delay_ms": 50, "rate_bits": 200 * MBIT, "loss": loss}
         with net(2) as here, here.long_links(program, **links):
-            label = f"{loss:.1%} lost, {count} stream{'s' if count > 1 else ''}"
+            label = f"{loss:.1%} lost, {count} stream{'' if count == 1 else 's'}"
             calls: Calls = [(label, "direct", payload_bytes, repeats)]
             common = {"interface": "wan0", "streams": count}
             times |= timed(here, calls, address="10.78.0.1", settings=[{}] * 2, **common)

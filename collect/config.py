@@ -28,6 +28,8 @@ WINDOW_CHUNKS_MIN = 4
 COMMIT_BYTES_MAX = 1 << 31
 BANDWIDTH_MAX = 10**15  # bytes/s
 STREAMS_MAX = 16
+STREAMS_AUTO = 0
+STREAMS_AUTO_MAX = 8
 PEERS_MAX = 1024
 NAME_CHARACTERS_MAX = 64
 TIMEOUT_S_MIN = 0.05
@@ -125,6 +127,7 @@ def _is_ip(text: str, version: int) -> bool:
 class Config:
     """What `join` was asked for. Times are in seconds, sizes in bytes.
 
+    streams: of a link; STREAMS_AUTO: as many as bring more.
     bandwidth: what this peer's link to the network carries, bytes/s each way; 0: not told.
     """
 
@@ -203,6 +206,15 @@ def _whole(least: int, most: int, step: int = 1) -> Callable[[Any], int]:
     return read
 
 
+def _streams(value: Any) -> int:
+    if isinstance(value, str) and value.lower() == "auto":
+        return STREAMS_AUTO
+    try:
+        return _whole(1, STREAMS_MAX)(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or 'auto'") from None
+
+
 def _seconds(least: float, most: float) -> Callable[[Any], float]:
     allowed = f"must be a number of seconds from {least:g} to {most:g}"
 
@@ -263,7 +275,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "interface": _label,
     "advertise": _hosts,
     "port": _whole(0, 65535),
-    "streams": _whole(1, STREAMS_MAX),
+    "streams": _streams,
     "chunk_bytes": _whole(CHUNK_BYTES_STEP, CHUNK_BYTES_MAX, CHUNK_BYTES_STEP),
     "window_bytes": _whole(CHUNK_BYTES_STEP, WINDOW_BYTES_MAX),
     "algorithm": _one_of(Algorithm),
@@ -283,7 +295,7 @@ _DEFAULTS: dict[str, Any] = {
     "interface": None,
     "advertise": (),
     "port": 0,
-    "streams": 1,
+    "streams": STREAMS_AUTO,
     "chunk_bytes": 256 * 1024,
     "window_bytes": 8 * 1024 * 1024,
     "algorithm": Algorithm.AUTO,

@@ -205,7 +205,7 @@ def join(
     interface: str | None = None,
     advertise: str | tuple[str, ...] | list[str] | None = None,
     port: int | None = None,
-    streams: int | None = None,
+    streams: int | str | None = None,
     chunk_bytes: int | None = None,
     window_bytes: int | None = None,
     algorithm: str | None = None,
@@ -232,7 +232,8 @@ def join(
         interface: advertise only the addresses of this interface, by name or address [all].
         advertise: advertise these addresses instead, without ports [this host's].
         port: of the data listener [any].
-        streams: TCP connections per pair of peers, 1 to 16 [1].
+        streams: TCP connections per pair of peers, 1 to 16; or "auto": one, and on long busy paths
+            that lose packets as many more as bring more, up to 8 ["auto"].
         chunk_bytes: payload of a frame, a multiple of 64 [256 KiB].
         window_bytes: what a peer may be ahead of its receiver [8 MiB].
         algorithm: how collectives are done unless a call says otherwise: "auto" chooses by size

@@ -56,6 +56,7 @@ class EngineOptions:
     bind_host: str
     port: int
     streams: int
+    streams_max: int
     chunk_bytes: int
     window_bytes: int
     silence_s: float
@@ -74,6 +75,7 @@ class Engine:
                 "bind_address": host,
                 "port": options.port,
                 "streams": options.streams,
+                "streams_max": options.streams_max,
                 "chunk_bytes": options.chunk_bytes,
                 "window_bytes": options.window_bytes,
                 "silence_ns": int(options.silence_s * NS_PER_S),

@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from collect.config import Address, AdmitMode, Config
+from collect.config import STREAMS_AUTO_MAX, Address, AdmitMode, Config
 from collect.errors import (
     Closed,
     CollectError,
@@ -253,7 +253,8 @@ class ControlPlane:
         options = EngineOptions(
             bind_host=bind_host,
             port=config.port,
-            streams=config.streams,
+            streams=config.streams or 1,
+            streams_max=config.streams or STREAMS_AUTO_MAX,
             chunk_bytes=config.chunk_bytes,
             window_bytes=config.window_bytes,
             silence_s=here.timeout_s,

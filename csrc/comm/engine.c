@@ -368,7 +368,8 @@ int collect_engine_next_event(collect_engine *engine, struct collect_event *even
 static int options_check(const struct collect_engine_options *options)
 {
 	bool is_valid = options->bind_address != NULL && options->streams >= 1 &&
-	                options->streams <= COLLECT_STREAMS_MAX && options->chunk_bytes >= 64 &&
+	                options->streams <= COLLECT_STREAMS_MAX &&
+	                options->streams_max <= COLLECT_STREAMS_MAX && options->chunk_bytes >= 64 &&
 	                options->chunk_bytes % 64 == 0 &&
 	                options->chunk_bytes <= COL_FRAME_PAYLOAD_BYTES_MAX &&
 	                options->window_bytes / 4 >= options->chunk_bytes &&

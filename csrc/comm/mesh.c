@@ -46,6 +46,7 @@ struct col_link *col__mesh_link(struct collect_comm *comm, uint64_t peer)
 		.self = comm->self,
 		.peer = peer,
 		.stream_count = engine->options.streams,
+		.stream_max = engine->options.streams_max,
 		.window_bytes = engine->options.window_bytes,
 		.silence_ns = engine->options.silence_ns,
 		.connect_ns = engine->options.connect_ns,

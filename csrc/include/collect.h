@@ -146,6 +146,9 @@ struct collect_engine_options {
 	const char *bind_address;    /* numeric IPv4 or IPv6; "::" with dual stack listens to both */
 	uint16_t port;               /* 0: any */
 	uint16_t streams;            /* sockets per link, 1…COLLECT_STREAMS_MAX */
+	uint16_t streams_max;        /* up to which a busy link on a long, lossy path adds sockets while
+	                              * each brings more; at most COLLECT_STREAMS_MAX. Below `streams`:
+	                              * it adds none */
 	uint32_t chunk_bytes;        /* payload of one frame, multiple of 64, 64…1 MiB */
 	uint32_t window_bytes;       /* credit per link, at least 4 chunks */
 	uint64_t silence_ns;         /* a link that has been silent for so long is lost */

@@ -159,6 +159,8 @@ struct col_link_stream {
 struct col_link_probe {
 	uint64_t began_ns;     /* of this look */
 	uint64_t began_bytes;  /* sent by then */
+	uint64_t began_retransmitted; /* bytes, by then */
+	uint64_t began_limited_ns; /* waited for a window or a buffer by then */
 	uint32_t ticks;        /* in this look … */
 	uint32_t busy_ticks;   /* … with frames waiting */
 	uint64_t before_bytes_per_s; /* without the stream that was added last; 0: none was */

@@ -8,10 +8,13 @@
 #define MEASURE_NS (250 * COL_NS_PER_MS)
 
 /* One more stream is worth a try on paths of such a round trip, when frames waited in so many of
- * a hundred ticks of a look; it is kept trying while each brings so many percent more. */
+ * a hundred ticks of a look, and something held back each stream by itself: losses, or a window
+ * for so much of the time. It is kept trying while each brings so many percent more. Without a
+ * cause one stream fills the path, and a new one's slow start only delays frames. */
 #define PROBE_RTT_NS (5 * COL_NS_PER_MS)
 #define PROBE_LOOK_NS COL_NS_PER_S
 #define PROBE_BUSY_PERCENT 80u
+#define PROBE_LIMITED_PERCENT 20u
 #define PROBE_GAIN_PERCENT 5u
 /* How long the number of streams is left alone after one that brought nothing. */
 #define PROBE_QUIET_NS (60 * COL_NS_PER_S)
@@ -44,8 +47,27 @@ static void figures_update(struct col_link *link)
 	link->figures = sum;
 }
 
+static uint64_t limited_ns(const struct col_link *link)
+{
+	return link->figures.receiver_limited_ns + link->figures.buffer_limited_ns;
+}
+
+/* In this look something held each stream back by itself. */
+static bool has_cause(const struct col_link *link)
+{
+	const struct col_link_probe *probe = &link->probe;
+	uint64_t took_ns = *link->options.now_ns - probe->began_ns;
+	uint64_t waited_ns = limited_ns(link);
+	/* Less than before: a stream is gone, and its figures with it. */
+	waited_ns -= waited_ns < probe->began_limited_ns ? waited_ns : probe->began_limited_ns;
+	return link->figures.retransmitted_bytes > probe->began_retransmitted ||
+	       waited_ns * 100 >= took_ns * PROBE_LIMITED_PERCENT * link->options.stream_count;
+}
+
 static void look_begin(struct col_link *link)
 {
+	link->probe.began_retransmitted = link->figures.retransmitted_bytes;
+	link->probe.began_limited_ns = limited_ns(link);
 	link->probe.began_ns = *link->options.now_ns;
 	link->probe.began_bytes = link->sent_bytes;
 	link->probe.ticks = 0;
@@ -68,7 +90,7 @@ static void look_judge(struct col_link *link, uint64_t bytes_per_s)
 		return;
 	}
 	probe->before_bytes_per_s = 0;
-	if (link->options.stream_count >= link->options.stream_max ||
+	if (link->options.stream_count >= link->options.stream_max || !has_cause(link) ||
 	    col_link_streams_set(link, link->options.stream_count + 1) < 0)
 		return;
 	probe->before_bytes_per_s = bytes_per_s;

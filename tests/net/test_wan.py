@@ -67,8 +67,8 @@ def test_few_hops_win_where_links_are_long(program: Path) -> None:
     assert times["ring"] >= 0.7
 
 
-@pytest.mark.parametrize("streams", [1, 4])
-def test_a_lossy_long_link_loses_no_byte(program: Path, streams: int) -> None:
+@pytest.mark.parametrize("streams", [1, 4, "auto"])
+def test_a_lossy_long_link_loses_no_byte(program: Path, streams: int | str) -> None:
     links = {"delay_ms": 20, "rate_bits": 100 * MBIT, "loss": 0.005}
     with net(2) as here, here.long_links(program, **links):
         calls: list[Call] = [("direct", "direct", 1024 * KIB, 3)]

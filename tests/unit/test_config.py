@@ -2,7 +2,15 @@
 
 import pytest
 
-from collect.config import Address, AdmitMode, Algorithm, Transport, load, parse_address
+from collect.config import (
+    STREAMS_AUTO,
+    Address,
+    AdmitMode,
+    Algorithm,
+    Transport,
+    load,
+    parse_address,
+)
 from collect.errors import InvalidArgument
 
 
@@ -56,6 +64,12 @@ def test_a_bandwidth_is_a_rate_with_a_unit_or_bytes(given: object, bytes_per_s: 
     assert load({}, {}).bandwidth == 0
 
 
+def test_streams_are_a_number_or_found_out() -> None:
+    assert load({}, {}).streams == STREAMS_AUTO
+    assert load({}, {"COLLECT_STREAMS": "AUTO"}).streams == STREAMS_AUTO
+    assert load({"streams": 3}, {}).streams == 3
+
+
 def test_every_other_time_follows_from_the_timeout() -> None:
     config = load({"timeout": 8}, {})
 
@@ -72,7 +86,8 @@ def test_every_other_time_follows_from_the_timeout() -> None:
         ("timeout", True, "number of seconds"),
         ("min_peers", 0, "from 1 to 1024"),
         ("min_peers", 1.5, "from 1 to 1024"),
-        ("streams", 17, "from 1 to 16"),
+        ("streams", 17, "from 1 to 16, or 'auto'"),
+        ("streams", "many", "from 1 to 16, or 'auto'"),
         ("chunk_bytes", 100, "multiple of 64"),
         ("chunk_bytes", 2 << 20, "from 64 to"),
         ("port", 65536, "from 0 to 65535"),

@@ -324,15 +324,43 @@ TEST(loopback_has_no_pacing_and_no_delay)
 	side_close(b);
 }
 
-/* A second with frames waiting, in which so many bytes went. */
+/* A second with frames waiting, in which so many bytes went, and one was lost. */
 static void look(struct side *side, uint64_t bytes)
 {
+	side->link.figures.retransmitted_bytes++;
 	for (int i = 0; i < 20; i++) {
 		side->now_ns += 50 * COL_NS_PER_MS;
 		side->link.heard_ns = side->now_ns;
 		side->link.sent_bytes += bytes / 20;
 		col_link_tick(&side->link, DEADLINE_NS);
 	}
+}
+
+TEST(a_busy_link_that_nothing_holds_back_tries_no_more_streams)
+{
+	struct side *a;
+	struct side *b;
+	uint8_t *source = noise(BYTES);
+	pair_open(&a, &b, 1);
+	a->link.options.stream_max = 4;
+	send_all(a, source);
+	a->link.figures.rtt_min_ns = 50 * COL_NS_PER_MS;
+	a->link.measured_ns = UINT64_MAX / 2;
+	for (int i = 0; i < 5; i++) {
+		a->link.figures.retransmitted_bytes--;
+		look(a, 100000);
+	}
+	CHECK_EQ(a->link.options.stream_count, 1);
+	/* Half of the time without a window to send into. */
+	for (int i = 0; i < 3; i++) {
+		a->link.figures.receiver_limited_ns += COL_NS_PER_S / 2;
+		a->link.figures.retransmitted_bytes--;
+		look(a, 100000);
+	}
+	CHECK_EQ(a->link.options.stream_count, 2);
+	side_close(a);
+	side_close(b);
+	free(source);
 }
 
 TEST(a_busy_link_on_a_long_path_tries_more_streams_while_they_bring_more)
