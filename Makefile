@@ -1,7 +1,7 @@
 # The verbs. Everything they need besides Python 3.11, a C compiler and make goes into .venv.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-SOAK_ROUNDS ?= 200
+SOAK_MINUTES ?= 5
 FUZZ_EXAMPLES ?= 20000
 
 # meson-python finds meson and ninja on PATH, because the editable build is not isolated.
@@ -44,7 +44,8 @@ net: .venv/installed
 	pytest -m net tests/net
 
 soak: .venv/installed
-	pytest -m soak --soak-rounds=$(SOAK_ROUNDS) tests/soak
+	collect stress --minutes $(SOAK_MINUTES)
+	collect stress --minutes $(SOAK_MINUTES) --transport tcp --peers 8
 
 fuzz: .venv/installed
 	pytest --fuzz-examples=$(FUZZ_EXAMPLES) tests/unit

@@ -25,7 +25,6 @@ stderr_key = pytest.StashKey[IO[str]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=1, help="of every test's random numbers")
-    parser.addoption("--soak-rounds", type=int, default=100, help="how long soak tests run")
     parser.addoption("--fuzz-examples", type=int, default=0, help="examples per hypothesis test")
 
 
@@ -91,18 +90,13 @@ def _global_seed(seed: int) -> None:
     random.seed(seed)
 
 
-@pytest.fixture
-def soak_rounds(request: pytest.FixtureRequest) -> int:
-    return int(request.config.getoption("--soak-rounds"))
-
-
 # ---- time ----------------------------------------------------------------------------------------
 
 
 def time_limit_s(item: pytest.Item) -> float:
     if mark := item.get_closest_marker("time_limit"):
         return float(mark.args[0])
-    if item.get_closest_marker("soak") or item.config.getoption("--fuzz-examples"):
+    if item.config.getoption("--fuzz-examples"):
         return 3600.0
     return LIMIT_S
 

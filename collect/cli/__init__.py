@@ -58,6 +58,15 @@ COMMANDS: dict[str, Command] = {
         "print what each rank does in a collective, and the proof that it is right",
         ("collect plan --world 4", "collect plan --world 6 --algorithm ring --bytes 1Mi"),
     ),
+    "stress": Command(
+        "collect.cli.stress",
+        "check every operation while peers, links and the coordinator fail",
+        (
+            "collect stress",
+            "collect stress --peers 8 --minutes 30 --faults-per-minute 60 --report report.json",
+            "collect stress --seed 7 --transport tcp --scenario faults.toml",
+        ),
+    ),
     "bench": Command(
         "collect.cli.bench",
         "measure latency and bandwidth of collectives between local processes",

@@ -136,9 +136,12 @@ def bind_host(toward: Address, is_loopback_only: bool, interface: str | None) ->
 
 
 def candidates(bound_host: str, port: int, hosts: list[str]) -> tuple[str, ...]:
-    """What to advertise for a listener: "1.2.3.4:5", "[::1]:5"."""
+    """What to advertise for a listener: "1.2.3.4:5", "[::1]:5".
+
+    A listener on loopback is reached by loopback's addresses only: by those among `hosts`, if any.
+    """
     if not is_wildcard(bound_host):
-        hosts = [bound_host]
+        hosts = [host for host in hosts if is_loopback(host)] or [bound_host]
     else:
         reachable = [host for host in hosts if ":" not in host or bound_host == "::"]
         hosts = [*reachable[: CANDIDATES_MAX - 1], "127.0.0.1"]

@@ -1,10 +1,13 @@
-"""What everybody reduces: a function of the seed, the step and a peer's name.
+"""What everybody calls: a function of the seed, the step and a peer's name.
 
-Peers compute their contributions with it, and the oracle everybody's.
+Peers make their contributions with it, and the oracle everybody's.
 """
+
+from __future__ import annotations
 
 import random
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, reduce
 from typing import Any
@@ -18,17 +21,29 @@ OFFSETS = 1 << 16
 BALLAST_COUNT = 50_000
 DTYPES = ("int32", "int64", "float32", "float64")
 OPS = ("sum", "avg", "min", "max")
+ALL_REDUCE, ALL_GATHER, BROADCAST = "all_reduce", "all_gather", "broadcast"
+GATHERED_PART = 4  # a block is so many times smaller than what is reduced
+# Those that add in rank order, so that the oracle can compute the bits of floats; and the others.
+RANK_ORDER = ("auto", "direct", "star")
+ANY_ORDER = ("ring", "tree", "circulant", "exchange")
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One all-reduce, alike on every member."""
+    """One operation, alike on every member. `count`: elements that each contributes."""
 
+    collective: str
     count: int
     dtype: str
-    op: str
+    op: str = ""  # of an all-reduce
+    algorithm: str = "auto"
+    root: int = 0  # of a broadcast: this one in rank order, counted round
+
+    @property
+    def bytes(self) -> int:
+        return self.count * np.dtype(self.dtype).itemsize
 
 
 def op_count(seed: int, step: int) -> int:
@@ -37,12 +52,22 @@ def op_count(seed: int, step: int) -> int:
 
 
 def case(seed: int, step: int, index: int) -> Case:
+    """Of all sizes and types; half of the algorithms are left to the library."""
     rng = random.Random(f"{seed} {step} {index}")
     dtype = rng.choice(DTYPES)
     most = ELEMENTS_MAX if dtype in ("int32", "float32") else ELEMENTS_MAX // 2
     sizes = [0, 1, rng.randint(2, 1000), rng.randint(1000, 100_000), rng.randint(200_000, most)]
     (count,) = rng.choices(sizes, [10, 10, 40, 25, 15])
-    return Case(count, dtype, rng.choice(OPS))
+    (collective,) = rng.choices([ALL_REDUCE, ALL_GATHER, BROADCAST], [7, 2, 1])
+    if collective == ALL_GATHER:
+        return Case(collective, count // GATHERED_PART, dtype)
+    if collective == BROADCAST:
+        return Case(collective, count, dtype, root=rng.randrange(1000))
+    op = rng.choice(OPS)
+    is_exact = op in ("min", "max") or dtype.startswith("int")
+    algorithms = RANK_ORDER + (ANY_ORDER if is_exact else ())
+    algorithm = "auto" if rng.random() < 0.5 else rng.choice(algorithms)
+    return Case(collective, count, dtype, op, algorithm)
 
 
 @cache
@@ -63,25 +88,31 @@ def contribution(name: str, step: int, index: int, what: Case) -> Array:
     return pool(what.dtype)[offset : offset + what.count]
 
 
-def expected(names: list[str], step: int, index: int, what: Case) -> Array:
-    """The participants' contributions, reduced from left to right in rank order."""
+def expected(names: Sequence[str], step: int, index: int, what: Case, root: str = "") -> Array:
+    """The result of an operation in which `names` took part, in rank order."""
+    if what.collective == BROADCAST:
+        return contribution(root, step, index, what)
     parts = [contribution(name, step, index, what) for name in names]
+    if what.collective == ALL_GATHER:
+        return np.concatenate(parts)
     combine = {"min": np.minimum, "max": np.maximum}.get(what.op, np.add)
-    total = np.asarray(reduce(combine, parts[1:], parts[0]))
+    total: Array = np.asarray(reduce(combine, parts[1:], parts[0]))
     if what.op != "avg":
         return total
     if what.dtype.startswith("int"):
-        return (np.sign(total) * (np.abs(total) // len(names))).astype(what.dtype)
-    return (total / np.dtype(what.dtype).type(len(names))).astype(what.dtype)
+        average: Array = (np.sign(total) * (np.abs(total) // len(names))).astype(what.dtype)
+    else:
+        average = (total / np.dtype(what.dtype).type(len(names))).astype(what.dtype)
+    return average
 
 
 def digest(array: Array) -> str:
-    return xxhash.xxh3_64_hexdigest(np.ascontiguousarray(array).tobytes())
+    return str(xxhash.xxh3_64_hexdigest(np.ascontiguousarray(array).tobytes()))
 
 
-def chained(chain: int, result: str, names: list[str]) -> int:
+def chained(chain: int, result: str, names: Sequence[str]) -> int:
     """The running hash that every member keeps of all results since the beginning."""
-    return xxhash.xxh3_64_intdigest(f"{chain} {result} {','.join(names)}".encode())
+    return int(xxhash.xxh3_64_intdigest(f"{chain} {result} {','.join(names)}".encode()))
 
 
 class State:
@@ -95,7 +126,7 @@ class State:
     def arrays(self) -> dict[str, Array]:
         return {"step": self.step, "chain": self.chain, "ballast": self.ballast}
 
-    def take(self, result: str, names: list[str]) -> None:
+    def take(self, result: str, names: Sequence[str]) -> None:
         self.chain[0] = chained(int(self.chain[0]), result, names)
         self.ballast ^= self.chain[0]
         self.ballast[0] += self.chain[0]

@@ -1,27 +1,41 @@
-"""The world of a soak: who is in, what befalls them, and what must hold after each round."""
+"""The world of a stress test: who is in, what befalls them, and what must hold after each round."""
+
+from __future__ import annotations
 
 import random
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from tests.soak.launcher import Child, Launcher, Told, Usage, usage
-from tests.soak.oracle import Oracle
+from collect.cli.stress.launcher import Child, Launcher, Told, Usage, usage
+from collect.cli.stress.network import Network
+from collect.cli.stress.oracle import Oracle
+from collect.cli.stress.recovery import Recoveries
 
-TIMEOUT_S = 1.0  # the group's liveness knob
 LIVENESS_S = 10.0  # nobody may go without progress for so long
 ROUND_S = 30.0
-SIZE_MIN, SIZE_MAX = 3, 5
 DESCRIPTORS_MORE_MAX = 3  # than a link per member accounts for
 THREADS_MORE_MAX = 1
 RESIDENT_MORE_BYTES_MAX = 96 << 20
 SETTLED_ROUNDS = 3  # after so many, what a peer holds is measured for the first time
 
 
-class Failure(AssertionError):
+class Failure(Exception):
     """Something that must not happen."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a world is like."""
+
+    seed: int
+    size_min: int
+    size_max: int
+    timeout_s: float
+    transport: str
 
 
 @dataclass
@@ -42,14 +56,16 @@ class Peer:
 class World:
     """Processes, the oracle, and the rules that hold at all times."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.rng = random.Random(seed)
-        self.oracle = Oracle(seed)
-        self.launcher = Launcher(folder, TIMEOUT_S, self._on_told, self._on_over)
+    def __init__(self, folder: Path, setting: Setting) -> None:
+        self.setting = setting
+        self.rng = random.Random(setting.seed)
+        self.oracle = Oracle(setting.seed)
+        self.launcher = Launcher(folder, setting.timeout_s, self._on_told, self._on_over)
+        self.network = Network()
+        self.recoveries = Recoveries()
         self.peers: dict[str, Peer] = {}
-        self.seed = seed
         self.fenced: set[str] = set()
-        self.reduced_s: list[float] = []  # how long operations took, as told
+        self.on_pump: Callable[[], None] = lambda: None  # called often, for the display
         self._count = 0
         self._by_child: dict[int, Peer] = {}
 
@@ -70,14 +86,18 @@ class World:
         self._count += 1
         peer = Peer(f"p{self._count}", child)
         child.label = peer.name
+        host, port = self.network.open(peer.name)
         self.peers[peer.name] = self._by_child[child.pid] = peer
         child.say(
             "join",
             name=peer.name,
             address=self.launcher.address,
             min_peers=min_peers,
-            timeout=TIMEOUT_S,
-            seed=self.seed,
+            timeout=self.setting.timeout_s,
+            transport=self.setting.transport,
+            advertise=host,
+            port=port,
+            seed=self.setting.seed,
         )
         return peer
 
@@ -86,8 +106,16 @@ class World:
         peer.is_doomed = True
         self.oracle.expelled(peer.name)
 
-    def kill(self, peer: Peer) -> None:
+    def begin(self, kind: str, victim: Peer | None) -> None:
+        """A fault begins, whose recovery is measured on everybody else."""
+        others = {peer.name for peer in self.members if peer is not victim}
+        self.recoveries.begin(kind, others)
+
+    def kill(self, peer: Peer, kind: str = "kill") -> None:
+        """`kind`: under which the recovery is counted; "": under none."""
         self.doom(peer)
+        if kind:
+            self.begin(kind, peer)
         peer.child.send(signal.SIGKILL)
 
     def stop(self, peer: Peer) -> None:
@@ -107,8 +135,9 @@ class World:
         self.oracle.take(told)
         if told["what"] == "op":
             peer.is_member = True
-            peer.participants = tuple(told["participants"])
-            self.reduced_s.append(told["duration_s"])
+            if not told["failed"]:
+                peer.participants = tuple(told["participants"])
+            self.recoveries.completed(peer.name, told["completed_ns"], told["duration_s"])
         elif told["what"] == "fenced":
             if not peer.is_doomed:
                 raise Failure(f"{peer.name} was fenced, but nothing was done to it: {told}")
@@ -128,6 +157,8 @@ class World:
     def _forget(self, peer: Peer) -> None:
         del self.peers[peer.name]
         self.oracle.is_over(peer.name)
+        self.network.close(peer.name)
+        self.recoveries.is_over(peer.name)
 
     def until(self, is_true: Callable[[], bool], what: str, timeout_s: float = ROUND_S) -> None:
         """Follows the world until something holds; checks all the while that it moves."""
@@ -135,6 +166,7 @@ class World:
         while not is_true():
             self.launcher.pump(0.02)
             self.oracle.settle()
+            self.on_pump()
             now_s = time.monotonic()
             for peer in self.peers.values():
                 if not peer.is_stopped and now_s - peer.moved_s > LIVENESS_S:
@@ -200,8 +232,12 @@ class World:
         while self.peers:
             peer = self.rng.choice(list(self.peers.values()))
             peer.child.say("leave")
-            self.until(lambda name=peer.name: name not in self.peers, f"{peer.name} leaves")
+            self.until(partial(self._is_gone, peer.name), f"{peer.name} leaves")
             self.oracle.settle()
+
+    def _is_gone(self, name: str) -> bool:
+        return name not in self.peers
 
     def close(self) -> None:
         self.launcher.close()
+        self.network.stop()

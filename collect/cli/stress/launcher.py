@@ -1,7 +1,9 @@
-"""The processes of a soak: peers, spares that are ready to become peers, and a coordinator.
+"""The processes of a stress test: peers, spares that are ready to join, and a coordinator.
 
 One thread: `pump` reads what peers tell and hands it on. Every process logs to a file of its own.
 """
+
+from __future__ import annotations
 
 import json
 import os
@@ -16,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.world import ROOT, child_environment, native_path
+from collect.cli.children import COORDINATOR_SAYS
+from collect.errors import CollectError
 
 SPARES = 2
 READY_S = 30.0
@@ -25,6 +28,10 @@ LOG_BYTES = 6000  # of each process's log in a report
 READ_BYTES = 1 << 18
 
 Told = dict[str, Any]
+
+
+class NotStarted(CollectError):
+    """A process that is needed did not start."""
 
 
 @dataclass
@@ -60,8 +67,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                cwd=ROOT,
-                env=child_environment(),
+                start_new_session=True,  # a terminal's Ctrl-C reaches this process only
             )
 
     @property
@@ -130,7 +136,7 @@ class Launcher:
         while len(self._ready) + len(self._warming) < SPARES:
             self._count += 1
             log = self.folder / f"peer-{self._count}.log"
-            command = [sys.executable, "-m", "tests.soak.peer", native_path()]
+            command = [sys.executable, "-m", "collect.cli.stress.peer"]
             child = Child(f"process {self._count}", command, log)
             self._warming.append(child)
             self.peers[child.pid] = child
@@ -142,7 +148,8 @@ class Launcher:
         deadline_s = time.monotonic() + READY_S
         self.warm_up()
         while not self._ready:
-            assert time.monotonic() < deadline_s, "no spare process gets ready"
+            if time.monotonic() > deadline_s:
+                raise NotStarted(f"no peer process gets ready within {READY_S:g} s")
             self.pump(0.05)
         child = self._ready.pop(0)
         self.warm_up()
@@ -163,7 +170,8 @@ class Launcher:
                 assert child.process.stdout is not None
                 self._selector.unregister(child.process.stdout)
                 del self.peers[child.pid]
-                assert child not in self._warming + self._ready, f"a spare died:\n{child.tail()}"
+                if child in self._warming + self._ready:
+                    raise NotStarted(f"a peer process ended before it joined:\n{child.tail()}")
                 status = child.process.wait()
                 child.end()
                 self._on_over(child, status)
@@ -176,9 +184,10 @@ class Launcher:
         command += ["--timeout", str(self._timeout_s), "--log-level", "debug", "--until-eof"]
         child = Child("coordinator", command, self.folder / "coordinator.log")
         assert child.process.stdout is not None
-        line = child.process.stdout.readline().decode()
-        assert line, f"the coordinator did not start:\n{child.tail()}"
-        self.address = line.split()[-1]
+        _, said, address = child.process.stdout.readline().decode().partition(COORDINATOR_SAYS)
+        if not said:
+            raise NotStarted(f"the coordinator did not start:\n{child.tail()}")
+        self.address = address.strip()
         self.coordinator = child
 
     def kill_coordinator(self) -> None:

@@ -1,7 +1,9 @@
-"""One peer process of a soak: does as its standard input says, tells everything on standard output.
+"""One peer process: does as its standard input says, tells everything on standard output.
 
-It starts before it is needed: the launcher keeps a few ready, so that a round is no start-up.
+It starts before it is needed: the launcher keeps a few ready, so that a join is no start-up.
 """
+
+from __future__ import annotations
 
 import faulthandler
 import json
@@ -14,13 +16,15 @@ import sys
 import time
 from typing import Any
 
+import numpy as np
+
 import collect
-from tests.e2e.world import load_native
-from tests.soak import workload
-from tests.soak.workload import Case, State
+from collect.cli.stress import workload
+from collect.cli.stress.workload import Array, Case, State
 
 OP_TIMEOUT_S = 60.0
 PAUSE_S_MAX = 0.004  # between steps: a training loop computes something, too
+CHUNK_BYTES = 256 * 1024
 
 
 class Commands:
@@ -50,9 +54,8 @@ def tell(what: str, **fields: Any) -> None:
 
 def frame_count(size: int, what: Case) -> int:
     """About how many frames a member sends of an operation."""
-    chunk_bytes = 256 * 1024
-    slice_bytes = what.count * (4 if what.dtype.endswith("32") else 8) / max(size, 1)
-    return 2 * (size - 1) * max(1, int(-(-slice_bytes // chunk_bytes)))
+    slice_bytes = what.bytes / max(size, 1)
+    return 2 * (size - 1) * max(1, int(-(-slice_bytes // CHUNK_BYTES)))
 
 
 class Worker:
@@ -75,6 +78,9 @@ class Worker:
             name=self._name,
             min_peers=setting["min_peers"],
             timeout=setting["timeout"],
+            transport=setting["transport"],
+            advertise=setting["advertise"],
+            port=setting["port"],
             admit="manual",
         )
         tell("joined", name=self._name, epoch=group.epoch)
@@ -116,32 +122,64 @@ class Worker:
 
     def _operate(self, group: collect.Group, step: int, index: int) -> None:
         what = workload.case(self._seed, step, index)
-        array = workload.contribution(self._name, step, index, what).copy()
         if self._death_at is not None:
             frame = 1 + int(self._death_at * frame_count(group.size, what))
             group._kill_at(frame)
-        result = group.all_reduce(array, what.op, timeout=OP_TIMEOUT_S)
+        peers = group.peers
+        root = peers[what.root % len(peers)].name if what.collective == workload.BROADCAST else ""
+        fields = {"name": self._name, "step": step, "index": index, "root": root}
+        try:
+            array, result = self._call(group, step, index, what, root)
+        except collect.MembersChanged as error:
+            kind = type(error).__name__
+            self._state.take(kind, [])
+            tell(
+                "op",
+                **fields,
+                op=error.op,
+                epoch=0,
+                participants=[],
+                attempts=1,
+                digest="",
+                failed=kind,
+                chain=int(self._state.chain[0]),
+                duration_s=0.0,
+                completed_ns=time.monotonic_ns(),
+            )
+            return
         found = workload.digest(array)
         self._state.take(found, list(result.participants))
         tell(
             "op",
-            name=self._name,
-            step=step,
-            index=index,
+            **fields,
             op=result.op,
             epoch=result.epoch,
             participants=result.participants,
             attempts=result.attempts,
             digest=found,
+            failed="",
             chain=int(self._state.chain[0]),
             duration_s=result.duration_s,
+            completed_ns=result.completed_ns,
         )
+
+    def _call(
+        self, group: collect.Group, step: int, index: int, what: Case, root: str
+    ) -> tuple[Array, collect.Result]:
+        """Does the operation; the result as one array."""
+        array = workload.contribution(self._name, step, index, what).copy()
+        if what.collective == workload.ALL_GATHER:
+            result = group.all_gather(array, timeout=OP_TIMEOUT_S)
+            return np.asarray(result.array).ravel(), result
+        if what.collective == workload.BROADCAST:
+            return array, group.broadcast(array, root, timeout=OP_TIMEOUT_S)
+        algorithm = what.algorithm
+        return array, group.all_reduce(array, what.op, algorithm=algorithm, timeout=OP_TIMEOUT_S)
 
 
 def main() -> None:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     faulthandler.enable()
-    load_native(sys.argv[1])
     logging.basicConfig(level=logging.DEBUG, format="%(asctime)s.%(msecs)03d %(message)s")
     logging.getLogger("asyncio").setLevel(logging.INFO)
     for dtype in workload.DTYPES:

@@ -2,22 +2,26 @@
 
 An operation is *settled* when every living member has told it. Then all records of it must be
 equal, but for the last record of a peer that was expelled: docs/failure-model.md allows it to be
-one operation ahead. The bytes are computed here anew, from the participants that were named.
+one operation ahead. The bytes are computed here anew, from the participants that were named. An
+operation with a root may fail, on all members alike, and only when somebody was lost.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.soak import workload
+from collect.cli.stress import workload
+from collect.errors import MembersChanged
 
 Key = tuple[int, int]  # step, index in the step
 CHAINS_KEPT = 400  # steps that a newcomer may be late in telling where it entered
-SAME_FIELDS = ("op", "epoch", "participants", "digest", "chain")
+SAME_FIELDS = ("op", "epoch", "participants", "root", "failed", "digest", "chain")
 
 Told = dict[str, Any]
 
 
-class Inexplicable(AssertionError):
+class Inexplicable(Exception):
     """The history contradicts what is promised."""
 
 
@@ -42,12 +46,14 @@ class Oracle:
     tellers: dict[str, Teller] = field(default_factory=dict)
     op_count: int = 0  # settled
     rerun_count: int = 0  # of those: took more than one attempt on some member
+    failed_count: int = 0  # of those: failed alike on all members
     _records: dict[Key, dict[str, Told]] = field(default_factory=dict)
     _next: Key = (0, 0)  # to be settled
     _chain: int = 0
     _chains: dict[int, int] = field(default_factory=lambda: {0: 0})  # by step, at its beginning
     _admissions: list[Told] = field(default_factory=list)
-    _previous: Told | None = None
+    _previous: Told | None = None  # the last that succeeded
+    _last: Told | None = None
 
     # ---- what is told --------------------------------------------------------------------
 
@@ -88,7 +94,7 @@ class Oracle:
         want = (step, index + 1) if is_same_step or index < 0 else (step + 1, 0)
         if key != want:
             raise Inexplicable(f"{teller.name} must tell {want} after {teller.last}, not {told}")
-        if teller.name not in told["participants"]:
+        if not told["failed"] and teller.name not in told["participants"]:
             raise Inexplicable(f"{teller.name} was told of an operation without it: {told}")
         if key < self._next and not teller.is_expelled:
             raise Inexplicable(f"{teller.name} tells {told} when everybody is past it")
@@ -131,12 +137,17 @@ class Oracle:
         for told in certain.values():
             if any(told[name] != first[name] for name in SAME_FIELDS):
                 raise Inexplicable(f"two histories of operation {key}:\n{first}\n{told}")
-        self._check_participants(key, first, certain)
         self._check_number(first)
-        self._check_bytes(key, first)
+        if first["failed"]:
+            self._check_failure(key, first)
+        else:
+            self._check_participants(key, first, certain)
+            self._check_epoch(first)
+            self._check_bytes(key, first)
+            self._previous = first
         self.op_count += 1
         self.rerun_count += any(told["attempts"] > 1 for told in certain.values())
-        self._previous = first
+        self._last = first
         step, index = key
         if index + 1 < workload.op_count(self.seed, step):
             self._next = (step, index + 1)
@@ -152,16 +163,34 @@ class Oracle:
         if missing := set(records) - set(names):
             raise Inexplicable(f"{missing} completed {key} without taking part: {told}")
 
-    def _check_number(self, told: Told) -> None:
-        """Numbers, epochs and members only go on; in a step, one by one."""
+    def _check_failure(self, key: Key, told: Told) -> None:
+        """Only who names a root depends on one member; what fails without reason fails again."""
+        what = workload.case(self.seed, *key)
+        if what.collective != workload.BROADCAST or told["failed"] != MembersChanged.__name__:
+            raise Inexplicable(f"{what} failed: {told}")
+        self.failed_count += 1
+        self._chain = workload.chained(self._chain, told["failed"], [])
+        if told["chain"] != self._chain:
+            raise Inexplicable(f"failed, but with another state ({self._chain}): {told}")
+
+    def _check_epoch(self, told: Told) -> None:
+        """Epochs only go on, and the members are the epoch's."""
         previous = self._previous
         if previous is None:
             return
+        if self._last is not previous and told["epoch"] == previous["epoch"]:
+            raise Inexplicable(f"failed though nobody was lost:\n{self._last}\n{told}")
         if told["epoch"] < previous["epoch"]:
             raise Inexplicable(f"back to an older epoch:\n{previous}\n{told}")
         is_same_view = told["participants"] == previous["participants"]
         if told["epoch"] == previous["epoch"] and not is_same_view:
             raise Inexplicable(f"one epoch with different participants:\n{previous}\n{told}")
+
+    def _check_number(self, told: Told) -> None:
+        """Numbers only go on; in a step, one by one."""
+        previous = self._last
+        if previous is None:
+            return
         base, number = (int(part) for part in told["op"].split("."))
         last_base, last_number = (int(part) for part in previous["op"].split("."))
         if told["step"] == previous["step"]:
@@ -173,7 +202,9 @@ class Oracle:
     def _check_bytes(self, key: Key, told: Told) -> None:
         what = workload.case(self.seed, *key)
         names = told["participants"]
-        want = workload.digest(workload.expected(names, *key, what))
+        if what.collective == workload.BROADCAST and told["root"] not in names:
+            raise Inexplicable(f"the array of a root that took no part: {told}")
+        want = workload.digest(workload.expected(names, *key, what, told["root"]))
         if told["digest"] != want:
             raise Inexplicable(f"wrong bytes: {what} must hash to {want}: {told}")
         self._chain = workload.chained(self._chain, want, names)

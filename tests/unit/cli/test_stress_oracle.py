@@ -1,12 +1,12 @@
-"""The soak's oracle accepts what is promised, and nothing else."""
+"""The stress test's oracle accepts what is promised, and nothing else."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.soak import workload
-from tests.soak.oracle import Inexplicable, Oracle, Told
+from collect.cli.stress import workload
+from collect.cli.stress.oracle import Inexplicable, Oracle, Told
 
 SEED = 7
 
@@ -30,7 +30,9 @@ class Play:
     def record(self, step: int, index: int) -> Told:
         """The next operation as everybody should tell it."""
         what = workload.case(SEED, step, index)
-        found = workload.digest(workload.expected(self.names, step, index, what))
+        is_rooted = what.collective == workload.BROADCAST
+        root = self.names[what.root % len(self.names)] if is_rooted else ""
+        found = workload.digest(workload.expected(self.names, step, index, what, root))
         self.number += 1
         self.chain = workload.chained(self.chain, found, self.names)
         return {
@@ -41,6 +43,8 @@ class Play:
             "epoch": self.epoch,
             "participants": list(self.names),
             "attempts": 1,
+            "root": root,
+            "failed": "",
             "digest": found,
             "chain": self.chain,
         }
@@ -145,3 +149,76 @@ def test_an_epoch_that_goes_back_and_a_number_that_skips_are_refused() -> None:
     play.tell(play.record(0, 0))
     with pytest.raises(Inexplicable, match="between two"):
         play.tell(play.record(0, 1), op="1.9")
+
+
+def first_broadcast() -> tuple[int, int]:
+    """An operation with a root, and others before it, as (step, index)."""
+    for step in range(1, 1000):
+        for index in range(workload.op_count(SEED, step)):
+            if workload.case(SEED, step, index).collective == workload.BROADCAST:
+                return step, index
+    raise AssertionError("no broadcast")
+
+
+def play_until(key: tuple[int, int]) -> Play:
+    play = Play()
+    step, index = key
+    play.steps(0, step)
+    for earlier in range(index):
+        play.tell(play.record(step, earlier))
+    return play
+
+
+def tell_failed(play: Play, step: int, index: int, **changes: Any) -> None:
+    chain = workload.chained(play.chain, "MembersChanged", [])
+    told = play.record(step, index)
+    play.chain = chain
+    told |= {"epoch": 0, "participants": [], "digest": "", "failed": "MembersChanged"}
+    play.tell({**told, "chain": chain, **changes})
+
+
+def test_a_rooted_operation_may_fail_on_all_when_somebody_was_lost() -> None:
+    step, index = first_broadcast()
+    play = play_until((step, index))
+    tell_failed(play, step, index)
+    play.oracle.expelled("b")
+    play.oracle.is_over("b")
+    play.names, play.epoch = ["a"], 2
+    for later in range(index + 1, workload.op_count(SEED, step)):
+        play.tell(play.record(step, later))
+    play.steps(step + 1, 1)
+
+    assert play.oracle.failed_count == 1
+
+
+def test_a_rooted_operation_that_fails_though_nobody_was_lost_is_refused() -> None:
+    step, index = first_broadcast()
+    play = play_until((step, index))
+    tell_failed(play, step, index)
+
+    is_last = index + 1 == workload.op_count(SEED, step)
+    after = (step + 1, 0) if is_last else (step, index + 1)
+    with pytest.raises(Inexplicable, match="nobody was lost"):
+        play.tell(play.record(*after))
+
+
+def test_another_operation_that_fails_is_refused() -> None:
+    play = Play()
+    key = next(
+        (step, index)
+        for step in range(1000)
+        for index in range(workload.op_count(SEED, step))
+        if workload.case(SEED, step, index).collective != workload.BROADCAST
+    )
+    play = play_until(key)
+
+    with pytest.raises(Inexplicable, match="failed"):
+        tell_failed(play, *key)
+
+
+def test_a_broadcast_from_somebody_who_took_no_part_is_refused() -> None:
+    key = first_broadcast()
+    play = play_until(key)
+
+    with pytest.raises(Inexplicable, match="root"):
+        play.tell(play.record(*key), root="c")
