@@ -16,7 +16,7 @@ from collect.errors import MembersChanged
 
 Key = tuple[int, int]  # step, index in the step
 CHAINS_KEPT = 400  # steps that a newcomer may be late in telling where it entered
-SAME_FIELDS = ("op", "epoch", "participants", "root", "failed", "digest", "chain")
+SAME_FIELDS = ("op", "epoch", "participants", "failed", "digest", "chain")
 
 Told = dict[str, Any]
 
@@ -135,7 +135,9 @@ class Oracle:
                 certain[name] = told
         first = next(iter(certain.values()))
         for told in certain.values():
-            if any(told[name] != first[name] for name in SAME_FIELDS):
+            # Members that meet a loss in different views name different roots: then it fails.
+            names = SAME_FIELDS if first["failed"] else (*SAME_FIELDS, "root")
+            if any(told[name] != first[name] for name in names):
                 raise Inexplicable(f"two histories of operation {key}:\n{first}\n{told}")
         self._check_number(first)
         if first["failed"]:
