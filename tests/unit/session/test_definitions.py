@@ -65,8 +65,9 @@ def test_a_view_finds_its_world_prepared_whatever_came_before() -> None:
 
 def test_members_that_come_during_the_registration_are_not_missed() -> None:
     core, sizes = Core(), [2, 4, 4, 4]
+    definitions = Definitions(threading.Lock())
 
-    Definitions(threading.Lock()).register(OWN, core, lambda: sizes.pop(0))  # type: ignore[arg-type]
+    definitions.register(OWN, core, lambda: sizes.pop(0))  # type: ignore[arg-type]
 
     assert core.worlds == [2, 4, 3]
 
