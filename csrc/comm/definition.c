@@ -112,6 +112,7 @@ int collect_comm_define(collect_comm *comm, const struct collect_definition *def
 	if (status == COLLECT_OK) {
 		made->next = comm->definitions;
 		comm->definitions = made;
+		comm->runners_version++; /* prepared ops look their plans up again */
 	}
 	col_engine_leave(comm->engine);
 	if (status != COLLECT_OK)
