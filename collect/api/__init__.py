@@ -12,19 +12,23 @@ from collect.api.group import Admission, Group, PeerInfo, join
 from collect.api.messages import Delivery, Transfer
 from collect.api.persistent import Persistent
 from collect.api.work import Result, Work
+from collect.native.definition import Definition, Plan, plan
 from collect.native.shared import empty, zeros
 
 __all__ = [
     "Admission",
     "Batch",
+    "Definition",
     "Delivery",
     "Group",
     "PeerInfo",
     "Persistent",
+    "Plan",
     "Result",
     "Transfer",
     "Work",
     "empty",
     "join",
+    "plan",
     "zeros",
 ]

@@ -12,6 +12,7 @@ from collect import config as configuration
 from collect.api.exchanges import Exchanges
 from collect.api.messages import Messages
 from collect.api.persistent import Preparations
+from collect.api.plans import Plans
 from collect.api.reductions import Reductions
 from collect.api.work import seconds
 from collect.config import Config, parse_address
@@ -44,7 +45,7 @@ class Admission:
     received: bool
 
 
-class Group(Reductions, Exchanges, Preparations, Messages):
+class Group(Reductions, Exchanges, Preparations, Messages, Plans):
     """This process's membership in a group; made by `join`. A context manager: leaves at the end.
 
     Any thread may call anything. Operations of several threads must be in the same order on every

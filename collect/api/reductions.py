@@ -85,7 +85,8 @@ class Reductions(Calls):
                 so neither `async_op` nor a batch can be used with it.
             factor: this member's, of "premul_sum"; may differ from the others'.
             algorithm: "auto" (the group's choice), "direct", "ring", "star", "exchange", "tree",
-                "circulant", "recursive_doubling" or "hierarchical".
+                "circulant", "recursive_doubling", "hierarchical", or a plan of your own that was
+                registered (`register`).
             async_op: return at once with a Work. The arrays are lent to the group until then.
             timeout: seconds until the operation fails on every member; None: 60 `timeout`s of the
                 group.

@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import argparse
 import re
+import runpy
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from collect.cli.usage import UsageError, byte_count, positive_int
 from collect.config import Algorithm
+from collect.native.definition import Definition, RankPlans
 from collect.native.plan import BLOCKS, COLLECTIVES, Plan, Recipe, Step, check, choose, has
 from collect.types import MEMBERS_MAX
 
@@ -41,8 +44,9 @@ VOLUMES: dict[Algorithm, tuple[str, Callable[[int, int], float]]] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("name", nargs="?", choices=ALGORITHMS, metavar="ALGORITHM", help=", ".join(ALGORITHMS))
+    add("name", nargs="?", metavar="ALGORITHM", help=", ".join(ALGORITHMS))
     add("--algorithm", choices=ALGORITHMS, default="direct", help="the same, as an option")
+    add("--file", type=Path, metavar="F", help="a plan of your own, which this Python file makes")
     add(
         "--collective",
         type=lambda text: text.replace("-", "_"),
@@ -75,7 +79,12 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    algorithm = Algorithm(arguments.name or arguments.algorithm)
+    if arguments.file is not None:
+        return _run_file(arguments)
+    name = arguments.name or arguments.algorithm
+    if name not in ALGORITHMS:
+        raise UsageError(f"collect plan: no algorithm {name}, only: {', '.join(ALGORITHMS)}")
+    algorithm = Algorithm(name)
     recipe = _recipe(algorithm, arguments)
     if arguments.explain:
         return _explain(recipe, arguments)
@@ -83,13 +92,50 @@ def run(arguments: argparse.Namespace) -> int:
     if not has(algorithm, collective):
         can = ", ".join(each for each in COLLECTIVES if has(algorithm, each))
         raise UsageError(f"collect plan: {algorithm.value} has no {collective}, only: {can}")
+    reason = check(recipe, world, collective=collective, root=root, credit=arguments.credit)
 
     def plan(rank: int) -> Plan:
         return Plan(recipe, world, rank, collective=collective, root=root)
 
+    return _show(plan, reason, arguments)
+
+
+def _run_file(arguments: argparse.Namespace) -> int:
+    """Of a plan of the user's own: what is wrong with it shows before there is any plan."""
+    definition = _load(arguments.file, arguments.name)
+    _check_numbers(arguments)
+    if arguments.world < 2:
+        raise UsageError("collect plan: --file: plans of your own begin with --world 2")
+    reason = definition.check(arguments.world)
+    if reason is not None:
+        print(f"proof: FAILED: {reason}")
+        return 1
+    arguments.credit = 1  # that is what it was proven with
+    plans = RankPlans(definition, arguments.world, arguments.root)
+    return _show(plans.of_rank, None, arguments)
+
+
+def _load(path: Path, name: str | None) -> Definition:
+    """Runs the file, and finds the plan that it makes."""
+    if not path.is_file():
+        raise UsageError(f"collect plan: --file {path}: there is no such file")
+    values = runpy.run_path(str(path)).values()
+    found = {each.name: each for each in values if isinstance(each, Definition)}
+    if not found:
+        raise UsageError(f"collect plan: --file {path}: it makes no plan with collect.plan(name)")
+    names = ", ".join(found)
+    if name is None and len(found) > 1:
+        raise UsageError(f"collect plan: --file {path}: say which of its plans: {names}")
+    if name is not None and name not in found:
+        raise UsageError(f"collect plan: --file {path}: it makes no {name}, only: {names}")
+    return found[name] if name is not None else next(iter(found.values()))
+
+
+def _show(plan: Callable[[int], Plan], reason: str | None, arguments: argparse.Namespace) -> int:
+    """Plans, and their proof. `plan` makes a rank's; reason: why they are wrong."""
+    world = arguments.world
     for rank in range(world) if arguments.all else [arguments.rank]:
         print("\n".join(_plan_lines(plan(rank), arguments.bytes)), end="\n\n")
-    reason = check(recipe, world, collective=collective, root=root, credit=arguments.credit)
     if reason is not None:
         print(f"proof: FAILED: {reason}")
         return 1
@@ -103,7 +149,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _recipe(algorithm: Algorithm, arguments: argparse.Namespace) -> Recipe:
+def _check_numbers(arguments: argparse.Namespace) -> None:
     world = arguments.world
     if world > MEMBERS_MAX:
         raise UsageError(f"collect plan: --world {world}: a world has at most {MEMBERS_MAX} ranks")
@@ -113,6 +159,11 @@ def _recipe(algorithm: Algorithm, arguments: argparse.Namespace) -> Recipe:
                 f"collect plan: --{option} {number}: a world of {world} has "
                 f"{'rank 0 only' if world == 1 else f'ranks 0 to {world - 1}'}"
             )
+
+
+def _recipe(algorithm: Algorithm, arguments: argparse.Namespace) -> Recipe:
+    _check_numbers(arguments)
+    world = arguments.world
     product = 1
     for radix in arguments.radices:
         product *= radix
@@ -155,8 +206,7 @@ def _plan_lines(plan: Plan, payload_bytes: int) -> Iterator[str]:
     collective = "" if plan.collective == "all_reduce" else f" {plan.collective}"
     root = "" if plan.root is None else f", root {plan.root}"
     yield (
-        f"{plan.algorithm.value}{collective}, rank {plan.rank} of {plan.world}{root}, "
-        f"{payload_bytes} bytes"
+        f"{plan.label}{collective}, rank {plan.rank} of {plan.world}{root}, {payload_bytes} bytes"
     )
     yield f"lane  step  {'does':<16}  slice  {'from':>{width}} …  {'below':<{width}}  frames"
     for lane, steps in enumerate(plan.lanes):
@@ -253,11 +303,11 @@ def _proof_lines(plans: Sequence[Plan], payload_bytes: int, credit: int) -> Iter
     )
     yield "order     results are read after they are written, and sent and left alone when final"
     yield f"deadlock  none found with {_plural(credit, 'frame')} of credit per link"
-    formulas = plans[0].collective == "all_reduce"
-    hops = HOPS.get(algorithm) if formulas else None
+    known = algorithm if plans[0].collective == "all_reduce" else None
+    hops = HOPS.get(known) if known else None
     promised = _promised(hops[0], f"{hops[1](world)}") if hops else ""
     yield f"hops      {cost.hops} one after the other{promised}"
-    volume = VOLUMES.get(algorithm) if formulas else None
+    volume = VOLUMES.get(known) if known else None
     promised = _promised(volume[0], f"{volume[1](world, payload_bytes):.0f}") if volume else ""
     yield f"volume    {max(cost.sent_bytes)} bytes sent by the busiest rank{promised}"
     yield f"links     {len(cost.links)}, at most {degree} at one rank"

@@ -91,6 +91,7 @@ ALGORITHM_CODES: dict[str, int] = {
     "pairwise": 8,
     "bruck": 9,
 }
+# And back, for results; with the user's own, whose numbers mean the same in every group.
 ALGORITHM_NAMES = {code: name for name, code in ALGORITHM_CODES.items()}
 
 
@@ -112,6 +113,12 @@ class Signatures:
 
     def __init__(self) -> None:
         self._known: dict[tuple[Collective, int, str, str], Signature] = {}
+        self._defined: dict[tuple[str, Collective], int] = {}
+
+    def define(self, name: str, collective: str, number: int) -> None:
+        """Lets calls name an algorithm of the user's own."""
+        self._defined[name, Collective[collective.upper()]] = number
+        ALGORITHM_NAMES[number] = name
 
     def get(self, collective: Collective, dtype: int, op: str, algorithm: str) -> Signature:
         """Raises InvalidArgument for what cannot be, naming what is allowed."""
@@ -123,10 +130,16 @@ class Signatures:
             collective,
             dtype,
             reduce_code(op, dtype) if collective.is_reduction else 0,
-            algorithm_code(algorithm, collective),
+            self._algorithm_code(algorithm, collective),
         )
         self._known[collective, dtype, op, algorithm] = made
         return made
+
+    def _algorithm_code(self, algorithm: str, collective: Collective) -> int:
+        defined = {name: code for (name, of), code in self._defined.items() if of is collective}
+        if isinstance(algorithm, str) and algorithm in defined:
+            return defined[algorithm]
+        return algorithm_code(algorithm, collective, tuple(defined))
 
 
 def reduce_code(op: str, dtype: int) -> int:
@@ -141,8 +154,8 @@ def reduce_code(op: str, dtype: int) -> int:
     return REDUCE_CODES[op]
 
 
-def algorithm_code(algorithm: str, collective: Collective) -> int:
-    """Reads the caller's algorithm."""
+def algorithm_code(algorithm: str, collective: Collective, defined: tuple[str, ...] = ()) -> int:
+    """Reads the caller's algorithm. defined: names that would do besides the built-in ones."""
     code = ALGORITHM_CODES.get(algorithm) if isinstance(algorithm, str) else None
     if code == ALGORITHM_CODES["auto"]:
         return code
@@ -154,6 +167,6 @@ def algorithm_code(algorithm: str, collective: Collective) -> int:
         ]
         raise InvalidArgument(
             f"algorithm {algorithm!r} cannot do {collective.name.lower()}; "
-            f"it must be one of {', '.join(names)}"
+            f"it must be one of {', '.join([*names, *map(repr, defined)])}"
         )
     return code

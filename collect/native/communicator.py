@@ -16,6 +16,7 @@ from collect import native
 from collect.native import status
 from collect.native.call import Counts, LaidOut
 from collect.native.codes import Signature
+from collect.native.definition import Definition
 from collect.native.message import Message
 from collect.native.operation import NS_PER_S, Core, Operation, Prepared
 from collect.types import (
@@ -167,6 +168,11 @@ class Communicator:
         status.check(made, "prepare an operation")
         self.core.prepared.add(prepared)
         return prepared
+
+    def define(self, definition: Definition, world: int) -> str | None:
+        """Lets calls name an algorithm of the user's own; why it is refused, or None."""
+        with self._gate.passing():
+            return definition.add_to(self._cell[0], world)
 
     def reap(self) -> None:
         """Forgets operations that have completed and that nobody waited for, oldest first.

@@ -94,6 +94,7 @@ class Plan:
     """What `rank` does in a collective over `world` ranks.
 
     Attributes:
+        label: the algorithm's name; `algorithm` is None of a definition's plan.
         lanes: each an ordered list of steps; lanes run at the same time.
         slices: by lane, the slice that it works on.
         slice_count: into how many parts the payload is cut; of each block, where there are blocks.
@@ -114,12 +115,17 @@ class Plan:
         _check_request(self.recipe, collective, world, root)
         if not 0 <= rank < world:
             raise InvalidArgument(f"no rank {rank}: a world of {world} has ranks 0 to {world - 1}")
-        self.algorithm = self.recipe.algorithm
+        self.algorithm: Algorithm | None = self.recipe.algorithm
+        self.label = self.recipe.algorithm.value
         self.collective = collective
         self.world = world
         self.rank = rank
         self.root = root if collective in ROOTED else None
-        self._plan = _create(self.recipe, collective, world, root, rank)
+        self._read(_create(self.recipe, collective, world, root, rank))
+
+    def _read(self, plan: Any) -> None:
+        """Takes the C object over."""
+        self._plan = native.ffi.gc(plan, _destroy)
         self.slice_count: int = native.lib.collect_plan_slice_count(self._plan)
         lane_count = native.lib.collect_plan_lane_count(self._plan)
         self.lanes = tuple(self._lane(lane) for lane in range(lane_count))
@@ -249,7 +255,7 @@ def _create(recipe: Recipe, collective: str, world: int, root: int, rank: int) -
             f"the recipe does not fit {recipe.algorithm.value} {collective} of {world} ranks"
         )
     status.check(result, f"build the {recipe.algorithm.value} plan of rank {rank} of {world}")
-    return native.ffi.gc(box[0], _destroy)
+    return box[0]
 
 
 def _destroy(plan: Any) -> None:

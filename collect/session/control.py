@@ -61,6 +61,7 @@ from collect.net.greeting import Greeting
 from collect.net.loop_thread import LoopThread, until_stopped
 from collect.net.waiting import Changes
 from collect.net.zmq_bus import INCARNATION_BITS, PeerBus, RateLimit, first_listening
+from collect.session.definitions import Definitions
 from collect.session.events import EventLog, MembershipEvent, MembershipEventKind
 from collect.session.figures import FigureBook
 from collect.session.history import History
@@ -124,6 +125,7 @@ class ControlPlane:
     to be consistent with the machine is read and written under `lock`. `changes` tells of changes.
 
     Attributes:
+        definitions: the user's own algorithms.
         peer: the machine; None until the coordinator has been found.
         communicator: None until the group's key is known.
         view: the installed view; None before the first.
@@ -149,6 +151,7 @@ class ControlPlane:
         self.passage: PassBoundary | None = None
         self.final: CollectError | None = None
         self.history = History()
+        self.definitions = Definitions(self.lock)
         self.local_failures: dict[int, CollectError] = {}
         self.failed_in: dict[int, int] = {}
         self.is_coordinator_lost = False
@@ -437,6 +440,7 @@ class ControlPlane:
             repairs=action.repairs,
             redials=action.redials,
         )
+        self.definitions.prepare(len(view.members), self.communicator)
         self.communicator.install(request)
         if action.verdict.kind is VerdictKind.FAIL:
             self.failed_in[action.verdict.op] = epoch_number(view.epoch)

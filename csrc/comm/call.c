@@ -179,7 +179,7 @@ bool col__call_can_be_direct(const struct collect_op *op, uint32_t world, uint32
 
 /* ---- checks ---- */
 
-static bool fields_are_valid(const struct collect_call *call)
+static bool fields_are_valid(const struct collect_comm *comm, const struct collect_call *call)
 {
 	if (call->collective < 0 || call->collective >= COLLECT_COLLECTIVE_COUNT ||
 	    !col_dtype_is_valid(call->dtype) || !col_reduce_op_is_valid(call->reduce_op))
@@ -188,11 +188,8 @@ static bool fields_are_valid(const struct collect_call *call)
 		return false;
 	if (has_root(call->collective) != (call->root != 0) || call->world > COLLECT_RANKS_MAX)
 		return false;
-	if (call->algorithm != COLLECT_AUTO &&
-	    (call->algorithm < 0 || call->algorithm >= COLLECT_ALGORITHM_COUNT ||
-	     !collect_algorithm_has(call->algorithm, call->collective)))
-		return false;
-	return true;
+	return call->algorithm == COLLECT_AUTO ||
+	       col__algorithm_can(comm, call->algorithm, call->collective);
 }
 
 static bool is_shaped(const struct collect_call *call)
@@ -319,7 +316,7 @@ static uint32_t call_digest(const struct collect_op *op)
 int col__call_make(struct collect_comm *comm, const struct collect_call *call,
                    struct collect_op **op_out)
 {
-	if (!fields_are_valid(call) || !counts_are_valid(call))
+	if (!fields_are_valid(comm, call) || !counts_are_valid(call))
 		return COLLECT_E_INVALID;
 	if (!is_available(call))
 		return COLLECT_E_UNAVAILABLE;
@@ -372,6 +369,7 @@ void col__call_print(const struct collect_op *op, char *text_out, size_t capacit
 	const char *dtype = col_dtype_name(call->dtype);
 	char elements[40];
 	char tail[32] = "";
+	char by[COLLECT_NAME_BYTES_MAX + 16] = "";
 	if (call->collective == COLLECT_BARRIER) {
 		snprintf(text_out, capacity, "barrier");
 		return;
@@ -391,5 +389,10 @@ void col__call_print(const struct collect_op *op, char *text_out, size_t capacit
 	size_t used = strlen(tail);
 	if (has_root(call->collective))
 		snprintf(tail + used, sizeof(tail) - used, " root %llx", (unsigned long long)call->root);
-	snprintf(text_out, capacity, "%s %s[%s]%s", names[call->collective], dtype, elements, tail);
+	/* The number too: it tells apart what has one name and is defined in two ways. */
+	const char *name = col__definition_name(op->comm, call->algorithm, call->collective);
+	if (name != NULL)
+		snprintf(by, sizeof(by), " by %s/%x", name, (unsigned)call->algorithm);
+	snprintf(text_out, capacity, "%s %s[%s]%s%s", names[call->collective], dtype, elements, tail,
+	         by);
 }

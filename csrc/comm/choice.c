@@ -32,7 +32,9 @@ static bool passes_on(int algorithm)
 static int algorithm_choose(struct collect_comm *comm, const struct collect_op *op)
 {
 	int collective = op->is_token ? COLLECT_BARRIER : op->call.collective;
-	if (op->call.algorithm != COLLECT_AUTO && collect_algorithm_has(op->call.algorithm, collective))
+	if (op->call.algorithm != COLLECT_AUTO &&
+	    (collect_algorithm_has(op->call.algorithm, collective) ||
+	     col__definition_has(comm, op->call.algorithm, collective)))
 		return op->call.algorithm;
 	/* The sum of all counts of an all-to-all is known to nobody: as large as can be. */
 	bool is_unknown = collective == COLLECT_ALL_TO_ALL && op->blocks_at != NULL;
@@ -84,19 +86,29 @@ static void runner_evict(struct collect_comm *comm)
 	comm->runners_version++;
 }
 
+/* The runner's plan, and what members must agree on of it besides the recipe. */
+static int plan_make(struct collect_comm *comm, struct col_runner *runner)
+{
+	struct collect_recipe recipe = comm->recipe;
+	if (runner->algorithm >= COLLECT_ALGORITHM_DEFINED)
+		return col__definition_build(comm, runner->algorithm, runner->collective, runner->root,
+		                             &runner->plan, &runner->digest);
+	recipe.algorithm = runner->algorithm;
+	runner->digest = (uint32_t)runner->algorithm;
+	return col_plan_build(&recipe, runner->collective, comm->member_count, runner->root,
+	                      comm->self_rank, &runner->plan);
+}
+
 static int runner_make(struct collect_comm *comm, int collective, int algorithm, uint32_t root,
                        struct col_runner **runner_out)
 {
-	struct collect_recipe recipe = comm->recipe;
-	recipe.algorithm = algorithm;
 	struct col_runner *runner = col_alloc_zeroed(1, sizeof(*runner));
 	if (runner == NULL)
 		return COLLECT_E_MEMORY;
 	runner->collective = collective;
 	runner->algorithm = algorithm;
 	runner->root = root;
-	int status = col_plan_build(&recipe, collective, comm->member_count, root, comm->self_rank,
-	                            &runner->plan);
+	int status = plan_make(comm, runner);
 	if (status == COLLECT_OK)
 		status = col_exec_init(&runner->exec, runner->plan, comm->engine->options.chunk_bytes,
 		                       &comm->engine->buffers, &col__op_exec_events, comm);

@@ -379,6 +379,7 @@ static void comm_free(struct collect_comm *comm)
 	COL_ASSERT(comm->waiting_head == NULL);
 	col__share_close(comm);
 	col__runners_drop(comm);
+	col__definitions_drop(comm);
 	col_free(comm->members);
 	col_free(comm->by_rank);
 	col_free(comm->words);

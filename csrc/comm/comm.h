@@ -38,6 +38,8 @@
 
 /* Plans that one comm keeps. */
 #define COL_RUNNERS_MAX 64u
+/* Definitions that one comm keeps. */
+#define COL_DEFINITIONS_MAX 4096u
 /* Views of which the number of members is remembered. */
 #define COL_VIEWS_MAX 16u
 /* Classes of payload sizes for which the choice of an algorithm is remembered. */
@@ -56,6 +58,7 @@ struct col_runner {
 	struct col_runner *next;
 	int collective;
 	int algorithm;
+	uint32_t digest; /* what members must agree on of it */
 	uint32_t root; /* rank; COL_RANK_NONE */
 	struct collect_plan *plan;
 	struct col_exec exec;
@@ -183,6 +186,7 @@ struct collect_comm {
 	uint32_t runner_count;
 	uint64_t runners_version;   /* changes when a runner goes */
 	int8_t choices[COLLECT_COLLECTIVE_COUNT][COL_SIZE_CLASSES]; /* algorithm + 1; 0: not yet */
+	struct col_definition *definitions; /* of all views; owned */
 
 	/* Operations. */
 	struct collect_op *ops_head; /* the one in flight */
@@ -267,6 +271,17 @@ void col__call_print(const struct collect_op *op, char *text_out, size_t capacit
 /* Sets op->runner and op->algorithm. root: a rank, or COL_RANK_NONE. */
 int col__runner_find(struct collect_comm *comm, struct collect_op *op, uint32_t root);
 void col__runners_drop(struct collect_comm *comm);
+
+/* definition.c: the user's own algorithms. */
+/* Whether calls may name the algorithm, in some world. */
+bool col__algorithm_can(const struct collect_comm *comm, int algorithm, int collective);
+/* Whether there is a definition for this view's world; then its plan of this rank. */
+bool col__definition_has(const struct collect_comm *comm, int algorithm, int collective);
+int col__definition_build(const struct collect_comm *comm, int algorithm, int collective,
+                          uint32_t root, struct collect_plan **plan_out, uint32_t *digest_out);
+/* NULL: it is not a definition's. */
+const char *col__definition_name(const struct collect_comm *comm, int algorithm, int collective);
+void col__definitions_drop(struct collect_comm *comm);
 
 /* op.c: the queue. */
 int col__op_submit(struct collect_comm *comm, struct collect_op *op);

@@ -93,7 +93,7 @@ static int area_reserve(struct col_result *area, uint64_t bytes)
 /* Everything on which members must agree for their frames to fit together. */
 static uint32_t recipe_digest(const struct collect_comm *comm, const struct collect_op *op)
 {
-	uint32_t parts[5] = {op->digest, op->is_shared ? UINT32_MAX : (uint32_t)op->algorithm,
+	uint32_t parts[5] = {op->digest, op->is_shared ? UINT32_MAX : op->runner->digest,
 	                     comm->member_count, comm->engine->options.chunk_bytes,
 	                     comm->recipe.commit_bytes};
 	return col_crc32c(parts, sizeof(parts));

@@ -29,6 +29,10 @@
 #define COLLECT_ADDRESS_BYTES_MAX 512   /* one member's address list, with its terminating zero */
 #define COLLECT_DETAIL_BYTES_MAX 160    /* text of an event */
 #define COLLECT_DESCRIPTOR_BYTES_MAX 64 /* text of an operation's descriptor */
+#define COLLECT_NAME_BYTES_MAX 32       /* name of a definition, with its terminating zero */
+#define COLLECT_SLICES_MAX 4096         /* slices of a definition */
+#define COLLECT_PLACES_MAX 1048576      /* ranks times slices of a definition */
+#define COLLECT_ALGORITHM_DEFINED 64    /* algorithms from here on: see collect_comm_define */
 
 /* ---- enumerations -------------------------------------------------------------------------- */
 
@@ -273,7 +277,8 @@ struct collect_call {
 	int collective;              /* enum collect_collective */
 	int dtype;                   /* enum collect_dtype */
 	int reduce_op;               /* enum collect_reduce_op; SUM where nothing is reduced */
-	int algorithm;               /* enum collect_algorithm; AUTO: the recipe's */
+	int algorithm;               /* enum collect_algorithm; AUTO: the recipe's. Or a definition's
+	                              * number: where the world has none, as AUTO but over links */
 	uint64_t root;               /* incarnation; 0 where there is none */
 	uint32_t world;              /* members that the caller means; 0: any, of unshaped calls only */
 	const void *source;
@@ -298,6 +303,42 @@ struct collect_op_info {
 	int is_shared;               /* over shared memory */
 	uint64_t peer;               /* of a message: the other end's incarnation; 0: none matched */
 	uint64_t bytes;              /* of a message: its length, also where it was truncated */
+};
+
+/* `rank` sends its sum to `parent`, or gets the result from it. */
+struct collect_edge {
+	uint32_t rank;
+	uint32_t parent;
+};
+
+/*
+ * A slice of a definition: two trees, each edge by edge.
+ *
+ * reduce   of reductions: everybody but one, the *owner*, has a parent. A parent joins its
+ *          children's sums in the order of the edges; its own part comes after the first of them
+ *          that have lower ranks.
+ * spread   from the owner, or where nothing is reduced from who contributes the slice, to everybody
+ *          who needs it, by way of anybody. A parent sends in the order of the edges.
+ */
+struct collect_slice {
+	uint32_t block;              /* of collectives with blocks: whose, in ascending order, as many
+	                              * slices for each rank; else 0 */
+	uint32_t weight;             /* its share of the payload; with blocks 1 */
+	const struct collect_edge *reduce;
+	uint32_t reduce_count;
+	const struct collect_edge *spread;
+	uint32_t spread_count;
+};
+
+/* An algorithm of the caller's own, for one world: any collective but all-to-all and barrier. Of
+ * rooted ones the root is rank 0; with another root, ranks are counted from it on. */
+struct collect_definition {
+	const char *name;            /* 1…31 printable characters */
+	int algorithm;               /* its number: COLLECT_ALGORITHM_DEFINED or more */
+	int collective;              /* enum collect_collective */
+	uint32_t world;              /* 2…COLLECT_RANKS_MAX */
+	const struct collect_slice *slices;
+	uint32_t slice_count;        /* 1…COLLECT_SLICES_MAX */
 };
 
 struct collect_step {
@@ -524,6 +565,32 @@ COLLECT_API size_t collect_plan_print(const collect_plan *plan, char *text_out, 
 COLLECT_API int collect_plan_check(const struct collect_recipe *recipe, int collective,
                                    uint32_t world, uint32_t root, uint32_t credit,
                                    char *reason_out, size_t capacity);
+
+/*
+ * Proves a definition as collect_plan_check does, with one frame of credit per link. 0;
+ * COLLECT_E_MEMORY; COLLECT_E_INVALID: reason_out (capacity bytes) says which slice and rank, or
+ * which rank, lane and step.
+ */
+COLLECT_API int collect_definition_check(const struct collect_definition *definition,
+                                         char *reason_out, size_t capacity);
+
+/* The plan of `rank` by a definition. root: a rank, of rooted collectives. COLLECT_E_INVALID,
+ * COLLECT_E_MEMORY. */
+COLLECT_API int collect_definition_plan(const struct collect_definition *definition, uint32_t root,
+                                        uint32_t rank, collect_plan **plan_out);
+
+/*
+ * Proves a definition and lets calls of this comm name its number, in any world: one definition for
+ * each number, collective and world, copied, kept as long as the comm. All members have equal ones
+ * before they are called for, and before an install in which a call may run again: the definition
+ * is part of what members must agree on. Calls that a definition cannot do are refused; an
+ * all-reduce of nothing is a barrier and does without. The same definition again: 0.
+ *
+ * COLLECT_E_INVALID (see collect_definition_check; or the number has another definition, or does
+ * another collective), COLLECT_E_MEMORY, COLLECT_E_FULL (there are 4096).
+ */
+COLLECT_API int collect_comm_define(collect_comm *comm, const struct collect_definition *definition,
+                                    char *reason_out, size_t capacity);
 
 /* cffi: end */
 

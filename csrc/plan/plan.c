@@ -390,7 +390,8 @@ static void step_print(const struct col_step *step, uint32_t index, struct text 
 size_t col_plan_print(const struct collect_plan *plan, char *text_out, size_t capacity)
 {
 	struct text text = {.target = text_out, .capacity = capacity};
-	text_add(&text, "%s %s, rank %" PRIu32 " of %" PRIu32, col__algorithm_name(plan->algorithm),
+	const char *name = plan->name[0] != '\0' ? plan->name : col__algorithm_name(plan->algorithm);
+	text_add(&text, "%s %s, rank %" PRIu32 " of %" PRIu32, name,
 	         col__collective_name(plan->collective), plan->rank, plan->world);
 	if (plan->root != COL_RANK_NONE)
 		text_add(&text, ", root %" PRIu32, plan->root);

@@ -115,6 +115,7 @@ struct col_lane {
 struct collect_plan {
 	int collective;
 	int algorithm;
+	char name[COLLECT_NAME_BYTES_MAX]; /* of a definition; else empty */
 	uint32_t world;
 	uint32_t rank;
 	uint32_t root; /* COL_RANK_NONE */

@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "plan/plan_build.h"
 #include "plan/plan_check.h"
+#include "plan/plan_definition.h"
 
 int collect_algorithm_has(int algorithm, int collective)
 {
@@ -138,4 +139,32 @@ int collect_plan_check(const struct collect_recipe *recipe, int collective, uint
 		return check_refuse(reason_out, capacity, "root %u is no rank of %u", (unsigned)root,
 		                    (unsigned)world);
 	return plans_check(recipe, collective, world, root, credit, reason_out, capacity);
+}
+
+int collect_definition_check(const struct collect_definition *definition, char *reason_out,
+                             size_t capacity)
+{
+	struct col_trees *trees;
+	if (definition == NULL)
+		return check_refuse(reason_out, capacity, "there is no definition");
+	int status = col_trees_create(definition, reason_out, capacity, &trees);
+	if (status < 0)
+		return status;
+	status = col_trees_prove(trees, 1, reason_out, capacity);
+	col_trees_destroy(&trees);
+	return status;
+}
+
+int collect_definition_plan(const struct collect_definition *definition, uint32_t root,
+                            uint32_t rank, collect_plan **plan_out)
+{
+	struct col_trees *trees;
+	if (definition == NULL || plan_out == NULL)
+		return COLLECT_E_INVALID;
+	int status = col_trees_create(definition, NULL, 0, &trees);
+	if (status < 0)
+		return status;
+	status = col_trees_build(trees, root_of(definition->collective, root), rank, plan_out);
+	col_trees_destroy(&trees);
+	return status;
 }

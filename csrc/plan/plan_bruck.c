@@ -16,7 +16,7 @@
  * as each other: a rank cannot know the length of what only passes through.
  *
  * Source: Bruck, Ho, Kipnis, Upfal and Weathersby 1997, "Efficient algorithms for all-to-all
- * communications in multiport message-passing systems", section 3.
+ * communications in multiport message-passing systems".
  */
 #include "plan/plan_build.h"
 

@@ -17,7 +17,7 @@
  * that can all be linked to each other.
  *
  * Source: Träff 2024, "Optimal, non-pipelined reduce-scatter and allreduce algorithms",
- * arXiv:2410.14234, section 2 (Algorithms 1 and 2), with skips by halving.
+ * arXiv:2410.14234, with skips by halving.
  */
 #include "base/assert.h"
 #include "plan/plan_build.h"

@@ -23,8 +23,9 @@
  * least possible, and the hops do not grow with p; every rank is linked to every other. Owner
  * weights move load from slow ranks to fast ones: with a share f a rank sends (1 + f (p-2)) S.
  *
- * Source: reduce-scatter by direct exchange followed by an all-gather, as in Rabenseifner 2004,
- * "Optimization of collective reduction operations", with all pairs at once instead of halving.
+ * Source: an all-reduce as a reduce-scatter followed by an all-gather is Rabenseifner's (2004,
+ * "Optimization of collective reduction operations"), who halves and doubles; here all pairs
+ * exchange at once.
  */
 #include "base/alloc.h"
 #include "base/assert.h"

@@ -14,7 +14,7 @@
  * changes after it was sent must be copied, which only small payloads bear.
  *
  * Source: Thakur, Rabenseifner and Gropp 2005, "Optimization of collective communication operations
- * in MPICH", section 4.5.
+ * in MPICH".
  */
 #include "plan/plan_build.h"
 

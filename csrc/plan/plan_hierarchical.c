@@ -22,8 +22,8 @@
  * rank sends and receives 2(p-1)/p S, of which 2(h-1)/h S of a host with h hosts cross its border;
  * Σ(r-1) links per rank.
  *
- * Source: Cho, Finkler, Kung and Hunter 2019, "BlueConnect: decomposing all-reduce for deep
- * learning on heterogeneous network hierarchy", section 3, with direct exchange in place of rings.
+ * Source: Cho et al. 2019, "BlueConnect: decomposing all-reduce for deep learning on heterogeneous
+ * network hierarchy", has the levels; each of them is direct exchange here.
  */
 #include "base/assert.h"
 #include "plan/plan_build.h"

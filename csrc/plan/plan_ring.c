@@ -18,8 +18,7 @@
  * The recipe may give the order of the ring; places on the ring are numbered, ranks stand at them.
  *
  * Source: Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of
- * workstations"; both directions: Chan et al. 2007, "Collective communication: theory, practice,
- * and experience".
+ * workstations", with half of the payload each way round.
  */
 #include "base/alloc.h"
 #include "base/assert.h"

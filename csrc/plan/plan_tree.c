@@ -21,7 +21,7 @@
  * for payloads that are too large for a star and too small for 2(p-1) messages each.
  *
  * Source: Sanders, Speck and Träff 2009, "Two-tree algorithms for full bandwidth broadcast,
- * reduction and scan", section 3; the tree by bits of the place as in NCCL 2.4.
+ * reduction and scan"; the tree by bits of the place as in NCCL 2.4.
  */
 #include "base/assert.h"
 #include "plan/plan_build.h"

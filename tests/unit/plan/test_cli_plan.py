@@ -1,5 +1,7 @@
 """`collect plan`."""
 
+from pathlib import Path
+
 import pytest
 
 from collect.cli import main
@@ -61,6 +63,68 @@ def test_all_plans_are_printed_when_asked(capsys: pytest.CaptureFixture[str]) ->
     for rank in range(4):
         assert f"ring, rank {rank} of 4, 1048576 bytes" in out
     assert "6 one after the other (formula: 2(p-1) = 6)" in out
+
+
+OWN = """
+import collect
+
+@collect.plan("chain")
+def chain(plan):
+    plan.slice(reduce={rank: rank - 1 for rank in range(plan.world - 1, 0, -1)})
+
+@collect.plan("torn", collective="broadcast")
+def torn(plan):
+    plan.slice(spread={rank: 0 for rank in range(2, plan.world)})
+"""
+
+
+def test_a_plan_of_a_file_is_printed_with_its_proof(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+
+    assert main(["plan", "chain", "--file", str(path), "--world", "3", "--rank", "2"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == "chain, rank 2 of 3, 1048576 bytes"
+    assert "0 0 send_in 0 0 … 1048576 -> rank 1 (lane 0 step 0)" in lines
+    assert "hops 4 one after the other" in lines
+
+    assert main(["plan", "torn", "--file", str(path), "--world", "4"]) == 1
+    out = capsys.readouterr().out
+    assert out == (
+        "proof: FAILED: slice 0: spread has nobody send to rank 1, which needs the result\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--world", "3"], "say which of its plans: chain, torn"),
+        (["other", "--world", "3"], "it makes no other, only: chain, torn"),
+        (["chain", "--world", "1"], "plans of your own begin with --world 2"),
+        (["chain", "--world", "3", "--root", "3"], "a world of 3 has ranks 0 to 2"),
+    ],
+)
+def test_what_a_file_has_not_is_said(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+
+    assert main(["plan", "--file", str(path), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_file_without_plans_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "own.py"
+    assert main(["plan", "--file", str(path), "--world", "3"]) == 2
+    assert "there is no such file" in capsys.readouterr().err
+    path.write_text("import collect\n")
+    assert main(["plan", "--file", str(path), "--world", "3"]) == 2
+    assert "it makes no plan" in capsys.readouterr().err
 
 
 def test_a_world_of_one_needs_nobody(capsys: pytest.CaptureFixture[str]) -> None:
