@@ -60,7 +60,7 @@ TEST(a_purge_lets_go_of_the_callers_memory_and_keeps_the_stream_whole)
 		uint8_t *source = noise(20000);
 		pair_open(&a, &b, 1, capacity);
 		send_range(a, source, 20000);
-		col_link_purge(&a->link);
+		col_link_purge(&a->link, 0);
 		free(source); /* a read of it would be seen by the sanitizer */
 		pump(a, b, 1, &prng);
 		uint64_t before = b->arrived_bytes;
@@ -87,7 +87,7 @@ TEST(a_purge_in_the_middle_of_a_frame_discards_its_rest)
 	send_range(a, source, CHUNK);
 	CHECK(col_stream_memory_pump(&b->link.streams[0].stream));
 	CHECK(b->link.streams[0].has_frame);
-	col_link_purge(&b->link);
+	col_link_purge(&b->link, 0);
 	memset(b->target, 0, sizeof(b->target));
 	pump(a, b, 1, &prng);
 	static const uint8_t zero[CHUNK];
@@ -116,7 +116,7 @@ TEST(what_was_purged_has_told_nothing_about_credit)
 	col_link_consume(&b->link, CHUNK);
 	send_range(b, source, CHUNK);
 	CHECK_EQ(b->link.advertised, 0);
-	col_link_purge(&b->link);
+	col_link_purge(&b->link, 0);
 	pump(a, b, 1, &prng);
 	CHECK_EQ(a->link.granted, 0);
 	send_range(b, source, CHUNK);
