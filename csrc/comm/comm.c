@@ -223,14 +223,14 @@ static void view_adopt(struct collect_comm *comm, const struct collect_install *
 	if (is_smaller)
 		ops_uproot(comm, install);
 	col__share_retire(comm, is_smaller);
-	scopes_adopt(comm, old_members, old_count);
-	links_prune(comm, old_members, old_count);
-	col_free(old_members);
 	for (struct col_link *link = comm->links; link != NULL; link = link->next)
 		link->rank = COL_RANK_NONE;
 	for (uint32_t rank = 0; rank < comm->member_count; rank++)
 		if (comm->by_rank[rank] != NULL)
 			comm->by_rank[rank]->rank = rank;
+	scopes_adopt(comm, old_members, old_count);
+	links_prune(comm, old_members, old_count);
+	col_free(old_members);
 	links_open(comm, install);
 	col__messages_view_changed(comm);
 }
