@@ -69,7 +69,11 @@ class Result:
 
     @property
     def transport(self) -> str:
-        """What carried its data here: "shm" (shared memory) or "tcp"."""
+        """What carried its data here: "shm" (shared memory), "tcp", or "mixed": this member
+        exchanged with some over shared memory and with others over TCP, as where a group spans
+        hosts that have several members."""
+        if self._facts.is_mixed:
+            return "mixed"
         return "shm" if self._facts.is_shared else "tcp"
 
     @property

@@ -84,6 +84,7 @@ class LinkInfo:
     rtt_min_ns: int  # 0: unknown
     delivery_bytes_per_s: int  # 0: unknown
     retransmitted_bytes: int
+    shared_bytes: int  # of sent and received, what went through shared memory
 
 
 class Communicator:
@@ -295,6 +296,7 @@ class Communicator:
                 rtt_min_ns=int(info.rtt_min_ns),
                 delivery_bytes_per_s=int(info.delivery_bytes_per_s),
                 retransmitted_bytes=int(info.retransmitted_bytes),
+                shared_bytes=int(info.shared_bytes),
             )
             for info in infos[0 : min(count, LINKS_MAX)]
         ]

@@ -86,6 +86,7 @@ uint32_t collect_comm_links(collect_comm *comm, struct collect_link_info *infos_
 			.rtt_min_ns = figures.rtt_min_ns,
 			.delivery_bytes_per_s = figures.delivery_bytes_per_s,
 			.retransmitted_bytes = figures.retransmitted_bytes,
+			.shared_bytes = link->shm_bytes,
 		};
 	}
 	col_engine_leave(comm->engine);

@@ -207,6 +207,7 @@ static void view_adopt(struct collect_comm *comm, const struct collect_install *
 		if (comm->by_rank[rank] != NULL)
 			comm->by_rank[rank]->rank = rank;
 	links_open(comm, install);
+	col__link_share_view_changed(comm);
 	col__messages_view_changed(comm);
 }
 

@@ -94,7 +94,9 @@ struct collect_op {
 	bool is_scaled;   /* `scaled` holds factor * source */
 	bool commits;     /* in this attempt: delivered by commit, */
 	bool is_direct;   /* … written straight into the target */
-	bool is_shared;   /* … over shared memory */
+	bool is_shared;   /* … over shared memory of all members */
+	bool used_shm;    /* frames of it went over links' shared memory … */
+	bool used_sockets; /* … and over sockets */
 	uint64_t deadline_ns; /* 0: none */
 	uint64_t number;
 	uint64_t attempt;
@@ -207,6 +209,7 @@ struct collect_comm {
 	struct col_waiting_frame *waiting_tail;
 
 	struct col_share share;
+	bool has_link_shm; /* some link has, or had, shared memory */
 	struct col_messages messages;
 
 	/* The head's repair. */
@@ -224,6 +227,8 @@ extern const struct col_listener_events col_comm_listener_events;
 /* Called by the engine's tick. stopped_ns: how long this process itself did not run; 0: it did. */
 void col_comm_tick(struct collect_comm *comm, uint64_t stopped_ns);
 
+/* Whether others can tell it something that its event loop does not see. */
+bool col_comm_must_arm(const struct collect_comm *comm);
 /* Called by the engine while it drives. Whether something moved. */
 bool col_comm_progress(struct collect_comm *comm);
 /* Before a sleep, then progress once more; false: a wake-up might be missed. After it: disarm. */
@@ -246,6 +251,21 @@ int col__share_run(struct collect_comm *comm, uint32_t root);
 void col__share_stop(struct collect_comm *comm);
 /* The result of the head, which is whole, is in its target when this returns. */
 void col__share_complete(struct collect_comm *comm);
+
+/* link_share.c: shared memory of single links. */
+/* A view is adopted: which links may use it. */
+void col__link_share_view_changed(struct collect_comm *comm);
+/* A frame went or came over the link: if that was of an operation or a message it may open shared
+ * memory, and the operation's kind of transport is noted. */
+void col__link_share_seen(struct collect_comm *comm, struct col_link *link,
+                          const struct col_frame *frame);
+/* A frame RINGS came, of an epoch that is not later. */
+void col__link_share_word(struct collect_comm *comm, struct col_link *link,
+                          const struct col_frame *frame);
+/* Of all links: as col_link_shm_poll, _arm and _disarm. */
+bool col__link_share_progress(struct collect_comm *comm);
+void col__link_share_arm(struct collect_comm *comm);
+void col__link_share_disarm(struct collect_comm *comm);
 
 /* call.c: what a call is. */
 /* An op of the call, which the caller holds and which is complete until it is submitted. As

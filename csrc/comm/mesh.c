@@ -52,6 +52,7 @@ struct col_link *col__mesh_link(struct collect_comm *comm, uint64_t peer)
 	};
 	col_link_init(link, &options);
 	link->rank = COL_RANK_NONE;
+	link->is_shm_barred = true;
 	link->next = comm->links;
 	comm->links = link;
 	return link;
@@ -172,7 +173,8 @@ void col__mesh_drop_waiting(struct collect_comm *comm, const struct col_link *li
 /* Frames that are words of their sender: all header. */
 static bool is_word(const struct col_frame *frame)
 {
-	return frame->kind == COL_FRAME_DONE || frame->kind == COL_FRAME_SHARE;
+	return frame->kind == COL_FRAME_DONE || frame->kind == COL_FRAME_SHARE ||
+	       frame->kind == COL_FRAME_RINGS;
 }
 
 static struct col_sink place_repair(struct collect_comm *comm, const struct col_link *link,
@@ -278,6 +280,8 @@ static void word_arrived(struct collect_comm *comm, struct col_link *link,
 {
 	if (frame->attempt > comm->epoch)
 		word_keep(comm, link, frame);
+	else if (frame->kind == COL_FRAME_RINGS)
+		col__link_share_word(comm, link, frame);
 	else if (frame->attempt < comm->epoch || comm->is_frozen || link->rank == COL_RANK_NONE)
 		return;
 	else if (frame->kind == COL_FRAME_DONE)
@@ -301,6 +305,7 @@ static void link_arrived(void *user, struct col_link *link, const struct col_fra
                          const struct col_sink *sink)
 {
 	struct collect_comm *comm = user;
+	col__link_share_seen(comm, link, frame);
 	if (col_frame_is_message(frame)) {
 		fail_point(comm, frame);
 		col__channel_arrived(comm, link, frame, sink);
@@ -416,8 +421,8 @@ static void link_sent(void *user, struct col_link *link, const struct col_frame 
                       void *token)
 {
 	struct collect_comm *comm = user;
-	(void)link;
 	fail_point(comm, frame);
+	col__link_share_seen(comm, link, frame);
 	if (col_frame_is_message(frame)) {
 		col__channel_sent(frame, token);
 		return;
@@ -441,6 +446,7 @@ static void link_closed(void *user, struct col_link *link)
 	/* Also when a peer connects anew: else it could leave a window of early frames each time. */
 	col__mesh_drop_waiting(user, link);
 	col__messages_closed(user, link);
+	link->shm_epoch = 0;
 }
 
 static const struct col_link_events link_events = {

@@ -215,6 +215,8 @@ static int head_run(struct collect_comm *comm)
 		return status;
 	/* All members leave the choice to the library, or none: else their digests differ. */
 	op->is_shared = comm->share.state == COL_SHARE_ON && op->call.algorithm == COLLECT_AUTO;
+	op->used_shm = false;
+	op->used_sockets = false;
 	status = op->is_shared ? COLLECT_OK : head_lay_out(comm, root);
 	if (status < 0)
 		return status;

@@ -84,7 +84,7 @@ enum collect_reduce_op {
 
 /* Over what members on one host may exchange their data. */
 enum collect_transport {
-	COLLECT_TRANSPORT_AUTO = 0, /* shared memory where the algorithm is AUTO too, else TCP */
+	COLLECT_TRANSPORT_AUTO = 0, /* shared memory where it can be, else TCP */
 	COLLECT_TRANSPORT_TCP = 1
 };
 
@@ -292,7 +292,9 @@ struct collect_op_info {
 	uint32_t attempts;           /* how often it was started */
 	uint32_t participants;       /* members of `attempt` */
 	int algorithm;               /* that ran last */
-	int is_shared;               /* over shared memory */
+	int is_shared;               /* all that this member sent and received of it went through
+	                              * shared memory */
+	int is_mixed;                /* a part of it did */
 	uint64_t peer;               /* of a message: the other end's incarnation; 0: none matched */
 	uint64_t bytes;              /* of a message: its length, also where it was truncated */
 };
@@ -317,6 +319,7 @@ struct collect_link_info {
 	uint64_t rtt_min_ns;         /* least round trip of its streams; 0: unknown */
 	uint64_t delivery_bytes_per_s; /* sum of its streams' latest delivery rates; 0: unknown */
 	uint64_t retransmitted_bytes;
+	uint64_t shared_bytes;       /* of sent and received, what went through shared memory */
 };
 
 /* ---- library ------------------------------------------------------------------------------- */

@@ -34,7 +34,7 @@ static const struct {
 	bool has_offset;
 	bool has_digest;
 	bool has_place;   /* lane, step */
-} kinds[COL_FRAME_WITHDRAW + 1] = {
+} kinds[COL_FRAME_KIND_LAST + 1] = {
 	[COL_FRAME_HELLO] = {COL_FRAME_HELLO_BYTES, COL_FRAME_HELLO_BYTES, .has_attempt = true},
 	[COL_FRAME_DATA] = {0, COL_FRAME_PAYLOAD_BYTES_MAX, true, true, true, true, true},
 	[COL_FRAME_REPAIR] = {0, COL_FRAME_PAYLOAD_BYTES_MAX, true, true, true, false, false},
@@ -48,6 +48,7 @@ static const struct {
 	[COL_FRAME_TAKEN] = {0, 0, false, true, false, false, true},
 	[COL_FRAME_DECLINE] = {0, 0, false, true, false, false, true},
 	[COL_FRAME_WITHDRAW] = {0, 0, false, true, false, false, true},
+	[COL_FRAME_RINGS] = {0, 0, true, false, true, true, true},
 };
 
 /* ---- little-endian numbers ----------------------------------------------------------------- */
@@ -94,7 +95,7 @@ static uint64_t get_u64(const uint8_t *source)
 /* Whether the fields fit the kind. */
 static enum col_frame_reason frame_judge(const struct col_frame *frame, uint16_t reserved)
 {
-	if (frame->kind < COL_FRAME_HELLO || frame->kind > COL_FRAME_WITHDRAW)
+	if (frame->kind < COL_FRAME_HELLO || frame->kind > COL_FRAME_KIND_LAST)
 		return COL_FRAME_BAD_KIND;
 	if (reserved != 0)
 		return COL_FRAME_BAD_RESERVED;

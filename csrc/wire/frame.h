@@ -29,7 +29,12 @@ enum col_frame_kind {
 	COL_FRAME_MESSAGE = 10, /* a piece */
 	COL_FRAME_TAKEN = 11,   /* its receiver has all of it */
 	COL_FRAME_DECLINE = 12, /* its receiver does not want it; `step` says why */
-	COL_FRAME_WITHDRAW = 13 /* its sender has given it up */
+	COL_FRAME_WITHDRAW = 13, /* its sender has given it up */
+
+	/* Shared memory of one link. Step 1: the sender has made a segment of two rings of `digest`
+	 * bytes and nonce `offset`; step 0: it could not attach to the one with that nonce. */
+	COL_FRAME_RINGS = 14,
+	COL_FRAME_KIND_LAST = COL_FRAME_RINGS
 };
 
 /* The payload of an offer. */
@@ -45,6 +50,7 @@ enum col_frame_kind {
  * CREDIT, HEARTBEAT  -        -    -       -       -           0
  * DONE               yes      yes  -       yes     -           0
  * SHARE              yes      -    -       -       yes         0
+ * RINGS              yes      -    yes     yes     yes         0
  * OFFER              tag      yes  yes     yes     slot        0, or the message's length
  * FETCH              -        yes  yes     -       slot        0
  * MESSAGE            -        yes  yes     -       slot        1…COL_FRAME_PAYLOAD_BYTES_MAX
