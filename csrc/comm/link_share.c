@@ -28,8 +28,8 @@ static bool is_on_own_host(const struct collect_comm *comm, uint32_t rank)
 void col__link_share_view_changed(struct collect_comm *comm)
 {
 	for (struct col_link *link = comm->links; link != NULL; link = link->next)
-		link->is_shm_barred = comm->recipe.transport == COLLECT_TRANSPORT_TCP ||
-		                      !is_on_own_host(comm, link->rank);
+		link->wants_shm = comm->recipe.transport != COLLECT_TRANSPORT_TCP &&
+		                  is_on_own_host(comm, link->rank);
 }
 
 /* The smaller the more there may be. */
@@ -78,7 +78,7 @@ void col__link_share_seen(struct collect_comm *comm, struct col_link *link,
 		op->used_shm |= link->is_shm_turn;
 		op->used_sockets |= !link->is_shm_turn;
 	}
-	if (link->is_shm_barred || !link->is_dialer || link->shm_epoch == comm->epoch ||
+	if (!link->wants_shm || !link->is_dialer || link->shm_epoch == comm->epoch ||
 	    link->state != COL_LINK_UP || link->streams[COL_LINK_SHM].state != COL_STREAM_CLOSED)
 		return;
 	if (is_data || col_frame_is_message(frame))
@@ -98,7 +98,7 @@ void col__link_share_word(struct collect_comm *comm, struct col_link *link,
 	if (link->shm_epoch == comm->epoch)
 		return;
 	link->shm_epoch = comm->epoch;
-	if (!link->is_shm_barred && !link->is_dialer &&
+	if (link->wants_shm && !link->is_dialer &&
 	    col_link_shm_attach(link, &options) == COLLECT_OK)
 		comm->has_link_shm = true;
 	else

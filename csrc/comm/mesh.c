@@ -52,7 +52,6 @@ struct col_link *col__mesh_link(struct collect_comm *comm, uint64_t peer)
 	};
 	col_link_init(link, &options);
 	link->rank = COL_RANK_NONE;
-	link->is_shm_barred = true;
 	link->next = comm->links;
 	comm->links = link;
 	return link;

@@ -195,7 +195,7 @@ struct col_link {
 	uint32_t cork_count;
 	bool is_flushing;
 	bool wants_heartbeat;
-	bool is_shm_barred;  /* new frames take the sockets, also beside shared memory */
+	bool wants_shm;      /* frames take shared memory where it is open */
 	bool is_shm_turn;    /* what `arrived` or `sent` tells of went through shared memory */
 	uint32_t peer_window_bytes; /* what the peer lets us have unconsumed */
 	uint32_t charged;    /* charge of the frames sent, modulo 2^32 */
@@ -273,7 +273,7 @@ void col_link_figures_get(const struct col_link *link, struct col_link_figures *
 int col_link_streams_set(struct col_link *link, uint32_t count);
 
 /*
- * Shared memory, of a link that is up. The dialer makes the segment, and reads from then on; its
+ * Shared memory, of a link that is up; frames take it while its owner sets wants_shm. The dialer makes the segment, and reads from then on; its
  * owner has to tell the other end of it. That end attaches, and its hello through the segment
  * is the answer: then both write to it. COLLECT_E_CLOSED: the link is not up, or has one; else as
  * col_stream_shm_make and _attach.
@@ -292,7 +292,7 @@ void col_link_shm_disarm(struct col_link *link);
 /* Whether frames take shared memory. */
 static inline bool col__link_has_shm(const struct col_link *link)
 {
-	return link->streams[COL_LINK_SHM].state == COL_STREAM_OPEN && !link->is_shm_barred;
+	return link->streams[COL_LINK_SHM].state == COL_STREAM_OPEN && link->wants_shm;
 }
 int col__link_stream_prepare(struct col_link_stream *stream);
 /* Before the loss of a link whose socket has ended: what the other end wrote before is read. */

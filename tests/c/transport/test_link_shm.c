@@ -26,11 +26,18 @@ static void pump_all(struct side *a, struct side *b, struct col_prng *prng)
 	}
 }
 
+static void shm_wanted_open(struct side **a, struct side **b, size_t capacity)
+{
+	pair_open(a, b, 1, capacity);
+	(*a)->link.wants_shm = true;
+	(*b)->link.wants_shm = true;
+}
+
 static void shared_open(struct side **a, struct side **b, struct col_prng *prng)
 {
 	struct col_rings_options options = options_draw();
 	col_prng_init(prng, test_seed());
-	pair_open(a, b, 1, 65536);
+	shm_wanted_open(a, b, 65536);
 	CHECK_EQ(col_link_shm_make(&(*a)->link, &options), COLLECT_OK);
 	CHECK(!col__link_has_shm(&(*a)->link));
 	CHECK_EQ(col_link_shm_attach(&(*b)->link, &options), COLLECT_OK);
@@ -79,7 +86,7 @@ TEST(what_a_socket_had_begun_it_ends)
 	struct col_rings_options options = options_draw();
 	uint8_t *source = noise(1 << 17);
 	col_prng_init(&prng, test_seed());
-	pair_open(&a, &b, 1, 1000);
+	shm_wanted_open(&a, &b, 1000);
 	send_range(a, source, 1 << 17); /* the first frame is half in the pipe */
 	CHECK_EQ(col_link_shm_make(&a->link, &options), COLLECT_OK);
 	CHECK_EQ(col_link_shm_attach(&b->link, &options), COLLECT_OK);
@@ -197,7 +204,7 @@ TEST(a_refusal_leaves_the_sockets)
 	struct col_rings_options options = options_draw();
 	uint8_t *source = noise(CHUNK);
 	col_prng_init(&prng, test_seed());
-	pair_open(&a, &b, 1, 65536);
+	shm_wanted_open(&a, &b, 65536);
 	CHECK_EQ(col_link_shm_attach(&b->link, &options), COLLECT_E_SYSTEM);
 	CHECK_EQ(errno, ENOENT);
 	CHECK_EQ(col_link_shm_make(&a->link, &options), COLLECT_OK);
@@ -219,14 +226,14 @@ TEST(a_refusal_leaves_the_sockets)
 	free(source);
 }
 
-TEST(who_is_barred_writes_to_sockets_and_still_reads)
+TEST(who_does_not_want_it_writes_to_sockets_and_still_reads)
 {
 	struct side *a;
 	struct side *b;
 	struct col_prng prng;
 	uint8_t *source = noise(CHUNK);
 	shared_open(&a, &b, &prng);
-	a->link.is_shm_barred = true;
+	a->link.wants_shm = false;
 	uint64_t before = a->link.shm_bytes;
 	send_range(a, source, CHUNK);
 	send_range(b, source, CHUNK);
@@ -251,7 +258,7 @@ TEST(garbage_in_the_ring_loses_the_link)
 		if (greets == 0) {
 			/* Instead of a greeting. */
 			struct col_rings_options options = options_draw();
-			pair_open(&a, &b, 1, 65536);
+			shm_wanted_open(&a, &b, 65536);
 			CHECK_EQ(col_link_shm_make(&a->link, &options), COLLECT_OK);
 			CHECK_EQ(col_stream_shm_attach(&hostile, &options), COLLECT_OK);
 		} else {
