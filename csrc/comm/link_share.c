@@ -74,7 +74,8 @@ void col__link_share_seen(struct collect_comm *comm, struct col_link *link,
 {
 	struct collect_op *op = comm->ops_head;
 	bool is_data = frame->kind == COL_FRAME_DATA || frame->kind == COL_FRAME_REPAIR;
-	if (is_data && op != NULL && op->number == frame->op) {
+	/* The caller looks at one that it gave up, while its frames go on. */
+	if (is_data && op != NULL && op->number == frame->op && !op->is_given_up) {
 		op->used_shm |= link->is_shm_turn;
 		op->used_sockets |= !link->is_shm_turn;
 	}

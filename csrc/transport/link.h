@@ -273,10 +273,10 @@ void col_link_figures_get(const struct col_link *link, struct col_link_figures *
 int col_link_streams_set(struct col_link *link, uint32_t count);
 
 /*
- * Shared memory, of a link that is up; frames take it while its owner sets wants_shm. The dialer makes the segment, and reads from then on; its
- * owner has to tell the other end of it. That end attaches, and its hello through the segment
- * is the answer: then both write to it. COLLECT_E_CLOSED: the link is not up, or has one; else as
- * col_stream_shm_make and _attach.
+ * Shared memory, of a link that is up; frames take it while wants_shm is set. The dialer makes the
+ * segment, and reads from then on; its owner has to tell the other end of it. That end attaches,
+ * and its hello through the segment is the answer: then both write to it. COLLECT_E_CLOSED: the
+ * link is not up, or has one; else as col_stream_shm_make and _attach.
  */
 int col_link_shm_make(struct col_link *link, const struct col_rings_options *options);
 int col_link_shm_attach(struct col_link *link, const struct col_rings_options *options);

@@ -2,7 +2,7 @@
  * A link's stream in shared memory: how it opens, and who looks at it.
  *
  *   end       state     meaning                                                 left by
- *   dialer    GREETING  the segment is made; its frames take the sockets still  the acceptor's hello
+ *   dialer    GREETING  the segment is made; its frames still take the sockets  the other's hello
  *   acceptor  OPEN      it has attached; its hello is the first thing it wrote
  *
  * So each end writes only what the other one already reads, and what was half written to a socket

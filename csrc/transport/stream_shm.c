@@ -8,8 +8,8 @@
  *
  * No wake-up is lost. A reader that goes to sleep stores `reader_sleeps` and then loads `tail`; a
  * writer stores `tail` and then loads `reader_sleeps`. All four are sequentially consistent, so in
- * their one order either the reader's load comes after the writer's store, and it sees the bytes, or
- * the writer's load comes after the reader's store, and it wakes the reader. The same holds for
+ * their one order either the reader's load comes after the writer's store, and it sees the bytes,
+ * or the writer's load comes after the reader's store, and it wakes the reader. The same holds for
  * a writer that waits for room, with `writer_sleeps` and `head`; there the reader wakes only when
  * WAKE_ROOM is free, and the writer's look is content with less.
  */
