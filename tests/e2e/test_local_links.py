@@ -54,7 +54,8 @@ def reducing(stage: Stage) -> None:
             assert got.count == COUNT
             assert (target == 1.0 + other).all()
         group.barrier()
-        stage.tell("over", transport=result.transport, shared=shared_bytes(group))
+        name = f"{group._session.view.members[rank].incarnation:016x}"
+        stage.tell("over", transport=result.transport, shared=shared_bytes(group), name=name)
 
 
 @pytest.mark.parametrize("algorithm", ["auto", "hierarchical", "direct"])
@@ -64,8 +65,10 @@ def test_members_of_one_host_share_memory_and_others_do_not(algorithm: str) -> N
         peers = here.team(reducing, 4, hosts=hosts, algorithm=algorithm)
         for peer in peers:
             assert peer.told("joined")["size"] == 4
+        names = set()
         for peer in peers:
             told = peer.told("over")
+            names.add(told["name"])
             assert told["transport"] == "mixed"
             for other, count in told["shared"].items():
                 if hosts[other] == hosts[peer.name]:
@@ -73,7 +76,8 @@ def test_members_of_one_host_share_memory_and_others_do_not(algorithm: str) -> N
                 else:
                     assert count == 0
             assert peer.wait() == 0
-    assert_nothing_left(peers)
+    left = [path.name for path in Path("/dev/shm").iterdir()]
+    assert not [file for file in left if any(name in file for name in names)]
 
 
 def test_tcp_means_never() -> None:
@@ -87,13 +91,6 @@ def test_tcp_means_never() -> None:
             assert told["transport"] == "tcp"
             assert set(told["shared"].values()) == {0}
             assert peer.wait() == 0
-
-
-def assert_nothing_left(peers: list[Peer]) -> None:
-    """No file in the system's shared memory belongs to any of them; none is long enough lived to be
-    of another run's process with the same number."""
-    for path in Path("/dev/shm").glob("collect-*-link"):
-        assert time.time() - path.stat().st_mtime > 60 * len(peers), path
 
 
 def powers(stage: Stage) -> None:
