@@ -9,7 +9,7 @@ import pytest
 
 import collect
 from collect.net import addresses
-from tests.e2e.world import TIMEOUT_S, Peer, Stage, world
+from tests.e2e.world import TIMEOUT_S, Stage, world
 
 COUNT = 100_000
 ROUNDS = 30
