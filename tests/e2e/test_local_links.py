@@ -53,9 +53,10 @@ def reducing(stage: Stage) -> None:
             got = group.sendrecv(np.full(COUNT, 1.0 + rank), other, target, other)
             assert got.count == COUNT
             assert (target == 1.0 + other).all()
-        group.barrier()
+        shared = shared_bytes(group)
+        group.barrier()  # before anybody leaves
         name = f"{group._session.view.members[rank].incarnation:016x}"
-        stage.tell("over", transport=result.transport, shared=shared_bytes(group), name=name)
+        stage.tell("over", transport=result.transport, shared=shared, name=name)
 
 
 @pytest.mark.parametrize("algorithm", ["auto", "hierarchical", "direct"])
@@ -103,6 +104,7 @@ def powers(stage: Stage) -> None:
             is_last = stage.name == "a" and stage.stop_was_said()
             value = np.full(COUNT, bit_of[stage.name])
             value[-1] = is_last
+            shared = shared_bytes(group)  # before anybody leaves
             result = group.all_reduce(value, timeout=30)
             want = sum(bit_of[name] for name in result.participants)
             assert (result.array[:-1] == want).all(), (result, want)
@@ -111,7 +113,7 @@ def powers(stage: Stage) -> None:
                 stage.tell("members", names=sorted(last))
             if result.array[-1] > 0:
                 break
-        stage.tell("over", shared=shared_bytes(group))
+        stage.tell("over", shared=shared)
 
 
 @pytest.mark.parametrize("victim", ["b", "c"])
