@@ -120,6 +120,8 @@ int collect_comm_start(collect_comm *comm, const struct collect_call *call, coll
 int collect_op_prepare(collect_comm *comm, const struct collect_call *call, collect_op **op_out)
 {
 	struct collect_op *op;
+	if (call->is_produced)
+		return COLLECT_E_INVALID;
 	col_engine_enter(comm->engine);
 	int status = col__call_make(comm, call, &op);
 	col_engine_leave(comm->engine);

@@ -69,6 +69,20 @@ struct col_shape {
 	uint64_t layout_bytes;  /* of the payload, or of each of equal blocks */
 };
 
+/* Of an op whose source is written while it is under way. */
+struct col_production {
+	struct col_ranges done; /* bytes of the source that may be read */
+	uint64_t bytes;         /* of the source */
+	uint32_t root;          /* in this attempt */
+};
+
+/* Which of its target's bytes an op's caller knows to be final. */
+struct col_told {
+	struct col_ranges ranges;
+	uint64_t attempt;   /* that they belong to */
+	atomic_uint version; /* changes when there may be more to tell */
+};
+
 struct collect_op {
 	struct collect_comm *comm;
 	struct collect_op *next;
@@ -106,6 +120,8 @@ struct collect_op {
 	uint64_t completed_ns;
 	uint8_t *scaled; /* owned; of PREMUL_SUM */
 	int64_t token;   /* the number */
+	struct col_production *production; /* owned; NULL: the source is complete */
+	struct col_told *told;             /* owned; NULL: nobody has asked */
 
 	struct col_runner *runner; /* as of comm->runners_version; else to be looked up */
 	uint64_t runner_version;
@@ -288,6 +304,21 @@ void col__op_repair_check(struct collect_comm *comm);
 /* Stops the executor or repair of the head; its memory is not touched any more. */
 void col__op_stop(struct collect_comm *comm);
 extern const struct col_exec_events col__op_exec_events;
+
+/* ranges.c: parts of an op: of its source that are there, of its target that are final. */
+/* The source, of so many bytes, is yet to be produced. COLLECT_E_MEMORY. */
+int col__ranges_produce_later(struct collect_op *op, uint64_t source_bytes);
+/* Whether some of the source is still missing. */
+static inline bool col__ranges_are_missing(const struct collect_op *op)
+{
+	return op->production != NULL && op->production->done.bytes < op->production->bytes;
+}
+/* factor * source for all that is produced, into op->scaled. */
+void col__ranges_scale(struct collect_op *op);
+/* The head, of which somebody asks for ranges, is about to run, or has come further. */
+void col__ranges_begin(struct collect_comm *comm);
+void col__ranges_changed(struct collect_op *op);
+void col__ranges_free(struct collect_op *op);
 
 /* mesh.c: links, and the frames that come over them. */
 struct col_link *col__mesh_find(struct collect_comm *comm, uint64_t peer);
