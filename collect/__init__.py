@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         Mismatch,
         OperationFailed,
         PeerLost,
+        RangesRevoked,
         StateMismatch,
         Timeout,
     )
@@ -75,6 +76,7 @@ _HOMES = {
         "Mismatch",
         "OperationFailed",
         "PeerLost",
+        "RangesRevoked",
         "StateMismatch",
         "Timeout",
     ),
@@ -111,6 +113,7 @@ __all__ = [  # noqa: RUF022  by what they are, not by their letters
     "MembersChanged",
     "PeerLost",
     "StateMismatch",
+    "RangesRevoked",
     "MembershipLost",
     "Fenced",
     "Closed",

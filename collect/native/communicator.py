@@ -342,6 +342,7 @@ def _new_struct(signature: Signature) -> Any:
     struct.dtype = signature.dtype
     struct.reduce_op = signature.reduce_op
     struct.algorithm = signature.algorithm
+    struct.is_produced = signature.is_produced
     return struct
 
 
