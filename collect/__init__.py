@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Mismatch,
         OperationFailed,
         PeerLost,
+        RangesRevoked,
         StateMismatch,
         Timeout,
     )
@@ -81,6 +82,7 @@ _HOMES = {
         "Mismatch",
         "OperationFailed",
         "PeerLost",
+        "RangesRevoked",
         "StateMismatch",
         "Timeout",
     ),
@@ -120,6 +122,7 @@ __all__ = [  # noqa: RUF022  by what they are, not by their letters
     "MembersChanged",
     "PeerLost",
     "StateMismatch",
+    "RangesRevoked",
     "MembershipLost",
     "Fenced",
     "Closed",

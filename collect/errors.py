@@ -13,6 +13,7 @@
     │   ├── PeerLost                a member is gone and no view without it can be agreed; of a
     │   │                           message: the other end is gone, or gave it up
     │   └── StateMismatch           `admit`: the states do not fit together
+    ├── RangesRevoked       the operation goes on: undo what was made of its ranges, ask anew
     └── MembershipLost      this process is no longer a member; join again
         ├── Fenced                  the others went on without it
         └── Closed                  it left, or the group was closed
@@ -131,6 +132,15 @@ class StateMismatch(OperationFailed):
     """`admit`: the members' states do not fit together. Raised on every member."""
 
     default_advice = "pass arrays of the same names, dtypes and shapes on every peer"
+
+
+class RangesRevoked(CollectError):
+    """Ranges that `Work.ranges` gave are no result any more: the operation runs again.
+
+    It has not failed, and may yet succeed; the next `Work.ranges` gives all ranges once more.
+    """
+
+    default_advice = "undo what was made of the ranges so far, and iterate over work.ranges() again"
 
 
 class MembershipLost(CollectError):

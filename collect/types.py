@@ -135,6 +135,12 @@ class LinkModel:
     bytes_per_s: int
 
 
+# What a link within a host is taken for, before anything is measured: over both its ends'
+# shared memory, or over TCP where the transport says so.
+SHARED_MEMORY = LinkModel(1_500, 500, 6_000_000_000)
+LOOPBACK = LinkModel(5_000, 2_000, 4_000_000_000)
+
+
 @dataclass(frozen=True, slots=True)
 class LinkFigures:
     """What a peer has measured of its link to `incarnation`; 0: unknown."""
@@ -157,7 +163,7 @@ class Recipe:
 
     algorithm: int = ALGORITHM_AUTO
     commit_bytes: int = COMMIT_BYTES_DEFAULT
-    local: LinkModel = LinkModel(5_000, 2_000, 4_000_000_000)
+    local: LinkModel = SHARED_MEMORY
     remote: LinkModel = LinkModel(50_000, 5_000, 1_000_000_000)
     reduce_bytes_per_s: int = 8_000_000_000
     transport: int = TRANSPORT_AUTO

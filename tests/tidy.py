@@ -298,7 +298,7 @@ C_DOORS = {
     ),
     "mappings": (
         "mmap|munmap|memfd_create|posix_fallocate",
-        {"csrc/shm/segment.c", "csrc/shm/heap.c"},
+        {"csrc/shm/segment.c", "csrc/shm/heap.c", "csrc/transport/stream_shm.c"},
     ),
     "environment": ("getenv|secure_getenv|setenv|putenv|unsetenv", set()),
     "processor": (

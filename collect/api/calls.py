@@ -54,6 +54,15 @@ class Calls:
             return Work(session, session.submit(call, limit_s))
         return finished(session.run(call, limit_s), session)
 
+    def _start_produced(self, call: Call, timeout: float | None) -> Work:
+        """Starts a call whose source is marked as it is written."""
+        limit_s = seconds(timeout, "timeout")
+        if self._in_batch():
+            raise InvalidArgument(
+                "produced=True needs an operation of its own", advice="call it outside of the batch"
+            )
+        return Work(self._session, self._session.submit(call, limit_s))
+
     def _require_blocking(self, async_op: bool, what: str) -> None:
         if async_op or self._in_batch():
             raise InvalidArgument(

@@ -8,6 +8,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from collect.api.calls import Calls
+from collect.api.ranges import to_be_produced
 from collect.api.work import Result, Work
 from collect.errors import InvalidArgument
 
@@ -36,6 +37,7 @@ class Exchanges(Calls):
         counts: Sequence[int] | None = None,
         algorithm: str = "auto",
         async_op: Literal[True],
+        produced: bool = False,
         timeout: float | None = None,
     ) -> Work: ...
 
@@ -47,6 +49,7 @@ class Exchanges(Calls):
         counts: Sequence[int] | None = None,
         algorithm: str = "auto",
         async_op: bool = False,
+        produced: bool = False,
         timeout: float | None = None,
     ) -> Result | Work:
         """Give every member the arrays of all.
@@ -60,7 +63,7 @@ class Exchanges(Calls):
                 and may not overlap it otherwise. Undefined after a failure. None: new memory.
             counts: rows of the first axis for each rank, where they differ.
             algorithm: "auto" or one of those that can do it, which an error names.
-            async_op, timeout: as for `all_reduce`.
+            async_op, produced, timeout: as for `all_reduce`.
 
         Returns a Result (a Work) whose `array` has a new first axis of participants, in rank
         order: (size, *array.shape), with fewer entries when members are lost meanwhile. With
@@ -74,6 +77,8 @@ class Exchanges(Calls):
         call = self._maker.all_gather(
             array, size, rank, out=out, counts=counts, algorithm=algorithm
         )
+        if produced:
+            return self._start_produced(to_be_produced(call, array, async_op), timeout)
         return self._do(call, async_op, timeout)  # type: ignore[no-any-return]
 
     @overload
@@ -172,6 +177,7 @@ class Exchanges(Calls):
         out: Any = None,
         algorithm: str = "auto",
         async_op: Literal[True],
+        produced: bool = False,
         timeout: float | None = None,
     ) -> Work: ...
 
@@ -183,6 +189,7 @@ class Exchanges(Calls):
         out: Any = None,
         algorithm: str = "auto",
         async_op: bool = False,
+        produced: bool = False,
         timeout: float | None = None,
     ) -> Result | Work:
         """Give every member the root's array.
@@ -196,13 +203,18 @@ class Exchanges(Calls):
             out: receives the root's array; shape and dtype of `array`. Undefined after a failure.
             algorithm: "auto" or one of those that can do it, which an error names.
             async_op, timeout: as for `all_reduce`.
+            produced: as for `all_reduce`; elsewhere than at the root there is nothing to mark.
 
         Raises as `all_reduce` does, and
             MembersChanged: the root was lost before anybody had its array.
         """
-        call = self._maker.broadcast(
-            array, self._session.root_of(root), out=out, algorithm=algorithm
-        )
+        session = self._session
+        member = session.root_of(root)
+        call = self._maker.broadcast(array, member, out=out, algorithm=algorithm)
+        if produced:
+            is_root = member == session.control.self_id
+            made = to_be_produced(call, array, async_op, is_giver=is_root)
+            return self._start_produced(made, timeout)
         return self._do(call, async_op, timeout)  # type: ignore[no-any-return]
 
     @overload

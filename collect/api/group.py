@@ -240,8 +240,8 @@ def join(
         algorithm: how collectives are done unless a call says otherwise: "auto" chooses by size
             from a model of the links, the same on every member; else its name, such as "direct" or
             "ring" (docs/plans.md). The first founder's wish holds for the group ["auto"].
-        transport: "auto": members that are all on one host exchange data over shared memory, where
-            the algorithm is "auto" too; "tcp": never. The first founder's wish holds ["auto"].
+        transport: "auto": members on one host exchange data over shared memory, operations and
+            messages; "tcp": never. The first founder's wish holds ["auto"].
         commit_bytes: operations of at least so many bytes end with everybody's word that it has the
             whole result, smaller ones keep a copy of it for members that lack it when somebody is
             lost (docs/protocol.md). The first founder's wish holds [256 KiB].

@@ -8,6 +8,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from collect.api.calls import Calls
+from collect.api.ranges import to_be_produced
 from collect.api.work import Result, Work, finished, seconds
 from collect.errors import InvalidArgument
 from collect.native.buffer import divide, empty_like, is_plain, view_of
@@ -49,6 +50,7 @@ class Reductions(Calls):
         factor: float | None = None,
         algorithm: str = "auto",
         async_op: Literal[True],
+        produced: bool = False,
         timeout: float | None = None,
     ) -> Work: ...
 
@@ -62,6 +64,7 @@ class Reductions(Calls):
         factor: float | None = None,
         algorithm: str = "auto",
         async_op: bool = False,
+        produced: bool = False,
         timeout: float | None = None,
     ) -> Result | Work:
         """Reduce `array` over all members, element by element; every member gets the same bytes.
@@ -88,6 +91,9 @@ class Reductions(Calls):
                 "circulant", "recursive_doubling", "hierarchical", or a plan of your own that was
                 registered (`register`).
             async_op: return at once with a Work. The arrays are lent to the group until then.
+            produced: the array is written from here on, and marked bit by bit with
+                `Work.produced`; what is marked is sent. With async_op, of contiguous memory. A
+                matter of this member alone. The time until all is marked counts for `timeout`.
             timeout: seconds until the operation fails on every member; None: 60 `timeout`s of the
                 group.
 
@@ -101,11 +107,14 @@ class Reductions(Calls):
             Closed: this peer left. Here only.
         """
         if weight is not None:
-            self._require_blocking(async_op, "a weighted average")
+            self._require_blocking(async_op or produced, "a weighted average")
             if op != "avg" or factor is not None:
                 raise InvalidArgument(f"weight is for op='avg' without a factor; op is {op!r}")
             limit_s = seconds(timeout, "timeout")
             return self._weighted(array, weight, out, algorithm, limit_s)
+        if produced:
+            made = self._maker.all_reduce(array, op, out=out, algorithm=algorithm, factor=factor)
+            return self._start_produced(to_be_produced(made, array, async_op), timeout)
         call = self._all_reduce_call(array, op, out, factor, algorithm)
         if async_op or timeout is not None or self._batch is not None:
             return self._do(call, async_op, timeout)  # type: ignore[no-any-return]
@@ -198,6 +207,7 @@ class Reductions(Calls):
         factor: float | None = None,
         algorithm: str = "auto",
         async_op: Literal[True],
+        produced: bool = False,
         timeout: float | None = None,
     ) -> Work: ...
 
@@ -211,6 +221,7 @@ class Reductions(Calls):
         factor: float | None = None,
         algorithm: str = "auto",
         async_op: bool = False,
+        produced: bool = False,
         timeout: float | None = None,
     ) -> Result | Work:
         """Reduce blocks over all members; each member gets the block of its rank.
@@ -219,7 +230,7 @@ class Reductions(Calls):
 
         Args:
             array: as for `all_reduce`, with `size` equal blocks along its first axis; is only read.
-            op, factor, async_op, timeout: as for `all_reduce`.
+            op, factor, async_op, produced, timeout: as for `all_reduce`.
             out: receives this rank's block; may be that block of `array` itself, and may not
                 overlap it otherwise. Undefined after a failure. None: new memory.
             counts: rows of the first axis for each rank, where they differ.
@@ -235,6 +246,8 @@ class Reductions(Calls):
         call = self._maker.reduce_scatter(
             array, op, size, rank, out=out, counts=counts, algorithm=algorithm, factor=factor
         )
+        if produced:
+            return self._start_produced(to_be_produced(call, array, async_op), timeout)
         return self._do(call, async_op, timeout)  # type: ignore[no-any-return]
 
     @overload

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Generator
+from operator import index
 from typing import Any
 
+from collect.api.ranges import AtTheEnd, Ranges, Source, bounds, covers
 from collect.errors import CollectError, InvalidArgument
 from collect.native import status
 from collect.native.codes import ALGORITHM_NAMES
 from collect.native.operation import Operation, OpInfo
+from collect.native.ranges import Progress, require_produced
 from collect.session.history import Participants
 from collect.session.operations import Session
 from collect.types import epoch_number, op_name
@@ -69,7 +72,11 @@ class Result:
 
     @property
     def transport(self) -> str:
-        """What carried its data here: "shm" (shared memory) or "tcp"."""
+        """What carried its data here: "shm" (shared memory), "tcp", or "mixed": this member
+        exchanged with some over shared memory and with others over TCP, as where a group spans
+        hosts that have several members."""
+        if self._facts.is_mixed:
+            return "mixed"
         return "shm" if self._facts.is_shared else "tcp"
 
     @property
@@ -113,6 +120,7 @@ class Work:
         self._operation = operation  # None: it is part of a batch that is still open
         self._result: Result | None = None
         self._error: CollectError | None = None
+        self._ranges: Source | None = None
 
     def __repr__(self) -> str:
         return f"<collect.Work, {'done' if self.done() else 'under way'}>"
@@ -137,11 +145,13 @@ class Work:
             Timeout: also when only this wait was too short; then the operation goes on.
             OperationFailed, MembershipLost: why it failed. `out` is undefined then, and other
                 arrays are unchanged.
-            InvalidArgument: its batch is still open.
+            InvalidArgument: its batch is still open, or some of its source is not marked as
+                produced.
         """
         if self._result is None and self._error is None:
             limit_s = seconds(timeout, "timeout")
             operation = self._started()
+            require_produced(operation)
             try:
                 self._session.wait(operation, limit_s)
             except CollectError:
@@ -158,6 +168,7 @@ class Work:
         if not self.done():
             loop = asyncio.get_running_loop()
             future = loop.create_future()
+            require_produced(self._started())
             self._session.watcher.watch(self._started(), loop, future)
             yield from future
         return self.wait()
@@ -168,6 +179,85 @@ class Work:
         if not self.done():
             raise InvalidArgument("the operation is not complete", advice="call wait()")
         return self.wait()
+
+    # ---- parts of it ---------------------------------------------------------------------
+
+    def produced(self, begin: int, end: int) -> None:
+        """Of a call with produced=True: elements [begin, end) of the flat source are written.
+
+        They do not change any more until the operation is done, and may be sent from here on. In
+        any order, each element once; the operation completes when all are marked. Until then this
+        member starts no other operation of the group. Never blocks for long. After the operation
+        has failed it does nothing.
+
+        Raises:
+            InvalidArgument: there are no such elements, some were marked before, or the call was
+                not made with produced=True.
+        """
+        operation = self._started()
+        production = operation.call.production
+        if production is None:
+            raise InvalidArgument(
+                "this operation has its whole source already",
+                advice="pass produced=True to the call to mark it bit by bit",
+            )
+        production.mark(operation, index(begin), index(end))
+
+    def ready(self, elements: slice) -> bool:
+        """Whether these elements of the flat result are final in the attempt under way.
+
+        Never blocks. When that can be before the end is told at `ranges`, and what happens when the
+        operation runs again. Raises why the operation failed, once it has.
+        """
+        target = self._started().call.target
+        begin, end = bounds(elements, 0 if target is None else target.size)
+        if self.done():
+            self.wait()
+            return True
+        return covers(self._source(), begin, end)
+
+    def ranges(self, timeout: float | None = None) -> Ranges:
+        """Iterates over the result as it becomes final: `for begin, end in work.ranges():`.
+
+        Gives ranges of the flat result, in any order, together each element once; the last one when
+        the operation has completed. So when the loop ends, the result stands. `async for` works
+        too, with a thread of the loop's executor. Each call begins with the first range.
+
+        A range holds the result of the attempt under way. If members are lost before the operation
+        has completed, it may run again without them: whoever got ranges by then gets RangesRevoked,
+        and must undo what was made of them. So make of a range what can be made again (a copy, a
+        norm, new weights beside the old ones), and let what cannot wait for the end.
+
+        Ranges come early where the result is written straight into the caller's memory: with `out`
+        (or new memory) apart from the source, in an operation of at least `commit_bytes`, over TCP
+        (other members need not ask for anything). Else there is one range, at the end.
+
+        Args:
+            timeout: seconds to wait for each range; None waits as long as the operation may take.
+
+        The iterator raises:
+            RangesRevoked: the operation runs again; iterate anew.
+            Timeout: no range became final in time; the operation goes on.
+            Others as `wait` does.
+        """
+        return Ranges(self._source(), self.wait, seconds(timeout, "timeout"))
+
+    def _source(self) -> Source:
+        operation = self._started()
+        with _settling:
+            if self._ranges is None:
+                self._ranges = self._new_source(operation)
+            return self._ranges
+
+    def _new_source(self, operation: Operation) -> Source:
+        if getattr(operation.call, "unpack", None) is None:
+            return Progress(operation)
+        return AtTheEnd(operation, self._array)
+
+    def _array(self) -> Any:
+        """The result's, once the operation has ended; None if it failed."""
+        self.done()
+        return None if self._result is None else self._result.array
 
     def _started(self) -> Operation:
         if self._operation is None:
@@ -210,6 +300,11 @@ class PackedWork(Work):
     def give_up(self, error: CollectError) -> None:
         """It is never started."""
         self._error = error
+
+    def _new_source(self, operation: Operation) -> Source:
+        if self._unpack is None:
+            return super()._new_source(operation)
+        return AtTheEnd(operation, self._array)
 
     def _succeed(self, operation: Operation) -> Result:
         if self._unpack is None:

@@ -130,8 +130,12 @@ def measured_rate(network: Network, rank: int) -> int:
 def model_of(
     network: Network, current: LinkModel, *, is_local: bool, rates: Sequence[int]
 ) -> LinkModel:
-    """The usual link within or between hosts; between them as fast as the usual rank."""
-    edges = list(network.pairs(is_local=is_local))
+    """The usual link within or between hosts; between them as fast as the usual rank.
+
+    Within a host sockets tell something only where they carried something: beside shared memory
+    they do not, and what was assumed of it holds.
+    """
+    edges = [edge for edge in network.pairs(is_local=is_local) if edge.bytes_per_s or not is_local]
     trips = [edge.rtt_ns for edge in edges if edge.rtt_ns]
     speeds = [edge.bytes_per_s for edge in edges if edge.bytes_per_s] if is_local else rates
     latency_ns = max(1, median_low(trips) // 2) if trips else current.latency_ns

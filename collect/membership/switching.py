@@ -15,6 +15,7 @@ from collect.membership.coordinator_state import (
 from collect.membership.planning import GAIN_MIN, gain
 from collect.types import (
     ALGORITHM_AUTO,
+    LOOPBACK,
     MEMBERS_MAX,
     TRANSPORT_AUTO,
     Ballot,
@@ -267,9 +268,11 @@ def with_wishes(recipe: Recipe, founders: Sequence[Join]) -> Recipe:
     """The first founder decides, where it has a wish; who comes later follows."""
     algorithms = [join.algorithm for join in founders if join.algorithm != ALGORITHM_AUTO]
     transports = [join.transport for join in founders if join.transport != TRANSPORT_AUTO]
+    transport = next(iter(transports), recipe.transport)
     return replace(
         recipe,
         algorithm=next(iter(algorithms), recipe.algorithm),
         commit_bytes=founders[0].commit_bytes,
-        transport=next(iter(transports), recipe.transport),
+        transport=transport,
+        local=recipe.local if transport == TRANSPORT_AUTO else LOOPBACK,
     )

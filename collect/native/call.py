@@ -8,7 +8,7 @@ again if members are lost afterwards.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from collect.native.buffer import (
     view_of,
 )
 from collect.native.codes import Collective, Signature, Signatures
+
+if TYPE_CHECKING:
+    from collect.native.ranges import Production
 
 Counts = tuple[int, ...]
 
@@ -40,6 +43,7 @@ class Call:
     __slots__ = ("count", "result", "signature", "source", "target")
 
     blocks = False
+    production: Production | None = None  # of a source that is written meanwhile
 
     def __init__(
         self,

@@ -98,14 +98,22 @@ ALGORITHM_NAMES = {code: name for name, code in ALGORITHM_CODES.items()}
 class Signature:
     """What a call does, apart from its memory. `struct`: the core's, filled by Communicator."""
 
-    __slots__ = ("algorithm", "collective", "dtype", "reduce_op", "struct")
+    __slots__ = ("algorithm", "collective", "dtype", "is_produced", "reduce_op", "struct")
 
     def __init__(self, collective: Collective, dtype: int, reduce_op: int, algorithm: int) -> None:
         self.collective = collective
         self.dtype = dtype
         self.reduce_op = reduce_op
         self.algorithm = algorithm
+        self.is_produced = False
         self.struct: Any = None
+
+    def to_be_produced(self) -> Signature:
+        """The same, of a source that is written while the operation is under way. For one call: it
+        has a struct of its own."""
+        made = Signature(self.collective, self.dtype, self.reduce_op, self.algorithm)
+        made.is_produced = True
+        return made
 
 
 class Signatures:

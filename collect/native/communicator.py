@@ -85,6 +85,7 @@ class LinkInfo:
     rtt_min_ns: int  # 0: unknown
     delivery_bytes_per_s: int  # 0: unknown
     retransmitted_bytes: int
+    shared_bytes: int  # of sent and received, what went through shared memory
 
 
 class Communicator:
@@ -301,6 +302,7 @@ class Communicator:
                 rtt_min_ns=int(info.rtt_min_ns),
                 delivery_bytes_per_s=int(info.delivery_bytes_per_s),
                 retransmitted_bytes=int(info.retransmitted_bytes),
+                shared_bytes=int(info.shared_bytes),
             )
             for info in infos[0 : min(count, LINKS_MAX)]
         ]
@@ -348,6 +350,7 @@ def _new_struct(signature: Signature) -> Any:
     struct.dtype = signature.dtype
     struct.reduce_op = signature.reduce_op
     struct.algorithm = signature.algorithm
+    struct.is_produced = signature.is_produced
     return struct
 
 

@@ -40,6 +40,7 @@ class OpInfo(NamedTuple):
     participants: int
     algorithm: int
     is_shared: bool = False
+    is_mixed: bool = False
 
 
 class Gate:
@@ -187,6 +188,7 @@ class Operation:
             info.participants,
             info.algorithm,
             bool(info.is_shared),
+            bool(info.is_mixed),
         )
 
 

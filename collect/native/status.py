@@ -73,4 +73,8 @@ def exception(status: int, what: str) -> CollectError:
         return MembersChanged(message)
     if status == E_FULL:
         return OperationFailed(message, advice="wait for earlier operations before starting more")
+    if status == E_BUSY:
+        return OperationFailed(
+            message, advice="produce all of the operation before it, or wait for it, first"
+        )
     return CoreError(message, status)

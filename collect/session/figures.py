@@ -37,7 +37,9 @@ class FigureBook:
                 record.rtt_min_ns = min(record.rtt_min_ns or link.rtt_min_ns, link.rtt_min_ns)
             if link.sent_bytes < record.sent_bytes:
                 record.sent_bytes = 0  # opened anew
-            if link.sent_bytes - record.sent_bytes >= MOVED_BYTES_MIN:
+            # No rate: it is not known, or shared memory carries what goes that way.
+            has_rate = link.delivery_bytes_per_s > 0
+            if has_rate and link.sent_bytes - record.sent_bytes >= MOVED_BYTES_MIN:
                 record.sent_bytes = link.sent_bytes
                 record.rates.append(link.delivery_bytes_per_s)
         self._links = records

@@ -32,6 +32,7 @@ from collect.native import status
 from collect.native.call import Call, LaidOut, Maker
 from collect.native.communicator import Communicator
 from collect.native.operation import NS_PER_S, WAIT_SLICE_NS, Operation, OpInfo, Prepared
+from collect.native.ranges import require_produced
 from collect.net.clock import now_ns, now_s
 from collect.session.control import ControlPlane
 from collect.session.history import Participants
@@ -213,6 +214,7 @@ class Session:
         communicator = self.communicator
         while operations := communicator.outstanding():
             for operation in operations:
+                require_produced(operation)
                 while operation.wait(POLL_S) == status.PENDING:
                     self.check_open()
 

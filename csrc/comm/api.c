@@ -86,6 +86,7 @@ uint32_t collect_comm_links(collect_comm *comm, struct collect_link_info *infos_
 			.rtt_min_ns = figures.rtt_min_ns,
 			.delivery_bytes_per_s = figures.delivery_bytes_per_s,
 			.retransmitted_bytes = figures.retransmitted_bytes,
+			.shared_bytes = link->shm_bytes,
 		};
 	}
 	col_engine_leave(comm->engine);
@@ -120,6 +121,8 @@ int collect_comm_start(collect_comm *comm, const struct collect_call *call, coll
 int collect_op_prepare(collect_comm *comm, const struct collect_call *call, collect_op **op_out)
 {
 	struct collect_op *op;
+	if (call->is_produced)
+		return COLLECT_E_INVALID;
 	col_engine_enter(comm->engine);
 	int status = col__call_make(comm, call, &op);
 	col_engine_leave(comm->engine);

@@ -356,6 +356,15 @@ int col__call_make(struct collect_comm *comm, const struct collect_call *call,
 		col_free(op);
 		return COLLECT_E_INVALID;
 	}
+	if (call->is_produced) {
+		uint32_t world;
+		uint32_t rank;
+		viewpoint(op, &world, &rank);
+		if (col__ranges_produce_later(op, source_bytes(op, world, rank)) < 0) {
+			col_free(op);
+			return COLLECT_E_MEMORY;
+		}
+	}
 	op->digest = call_digest(op);
 	*op_out = op;
 	return COLLECT_OK;

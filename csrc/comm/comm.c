@@ -232,6 +232,7 @@ static void view_adopt(struct collect_comm *comm, const struct collect_install *
 	links_prune(comm, old_members, old_count);
 	col_free(old_members);
 	links_open(comm, install);
+	col__link_share_view_changed(comm);
 	col__messages_view_changed(comm);
 }
 

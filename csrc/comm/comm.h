@@ -82,6 +82,20 @@ struct col_shape {
 	uint64_t layout_bytes;  /* of the payload, or of each of equal blocks */
 };
 
+/* Of an op whose source is written while it is under way. */
+struct col_production {
+	struct col_ranges done; /* bytes of the source that may be read */
+	uint64_t bytes;         /* of the source */
+	uint32_t root;          /* in this attempt */
+};
+
+/* Which of its target's bytes an op's caller knows to be final. */
+struct col_told {
+	struct col_ranges ranges;
+	uint64_t attempt;   /* that they belong to */
+	atomic_uint version; /* changes when there may be more to tell */
+};
+
 struct collect_op {
 	struct collect_comm *comm;
 	struct collect_op *next;
@@ -107,7 +121,9 @@ struct collect_op {
 	bool is_scaled;   /* `scaled` holds factor * source */
 	bool commits;     /* in this attempt: delivered by commit, */
 	bool is_direct;   /* … written straight into the target */
-	bool is_shared;   /* … over shared memory */
+	bool is_shared;   /* … over shared memory of all members */
+	bool used_shm;    /* frames of it went over links' shared memory … */
+	bool used_sockets; /* … and over sockets */
 	uint64_t deadline_ns; /* 0: none */
 	uint64_t number;
 	uint64_t attempt;
@@ -119,6 +135,8 @@ struct collect_op {
 	uint64_t completed_ns;
 	uint8_t *scaled; /* owned; of PREMUL_SUM */
 	int64_t token;   /* the number */
+	struct col_production *production; /* owned; NULL: the source is complete */
+	struct col_told *told;             /* owned; NULL: nobody has asked */
 
 	struct col_runner *runner; /* as of comm->runners_version; else to be looked up */
 	uint64_t runner_version;
@@ -279,6 +297,7 @@ struct collect_comm {
 	struct col_waiting waiting;
 
 	struct col_share share;
+	bool has_link_shm; /* some link has, or had, shared memory */
 	struct col_messages messages;
 
 	/* The head's repair. */
@@ -308,6 +327,8 @@ static inline const struct collect_comm *col_comm_base(const struct collect_comm
 /* Called by the engine's tick. stopped_ns: how long this process itself did not run; 0: it did. */
 void col_comm_tick(struct collect_comm *comm, uint64_t stopped_ns);
 
+/* Whether others can tell it something that its event loop does not see. */
+bool col_comm_must_arm(const struct collect_comm *comm);
 /* Called by the engine while it drives. Whether something moved. */
 bool col_comm_progress(struct collect_comm *comm);
 /* Before a sleep, then progress once more; false: a wake-up might be missed. After it: disarm. */
@@ -332,6 +353,21 @@ int col__share_run(struct collect_comm *comm, uint32_t root);
 void col__share_stop(struct collect_comm *comm);
 /* The result of the head, which is whole, is in its target when this returns. */
 void col__share_complete(struct collect_comm *comm);
+
+/* link_share.c: shared memory of single links. */
+/* A view is adopted: which links may use it. */
+void col__link_share_view_changed(struct collect_comm *comm);
+/* A frame went or came over the link: if that was of an operation or a message it may open shared
+ * memory, and the operation's kind of transport is noted. */
+void col__link_share_seen(struct collect_comm *comm, struct col_link *link,
+                          const struct col_frame *frame);
+/* A frame RINGS came, of an epoch that is not later. */
+void col__link_share_word(struct collect_comm *comm, struct col_link *link,
+                          const struct col_frame *frame);
+/* Of all links: as col_link_shm_poll, _arm and _disarm. */
+bool col__link_share_progress(struct collect_comm *comm);
+void col__link_share_arm(struct collect_comm *comm);
+void col__link_share_disarm(struct collect_comm *comm);
 
 /* call.c: what a call is. */
 /* An op of the call, which the caller holds and which is complete until it is submitted. As
@@ -397,6 +433,21 @@ void col__comm_view_note(struct collect_comm *comm);
 void col__comm_give_up(struct collect_comm *comm);
 /* Afterwards: frees what a sub-group has too; not the comm. */
 void col__comm_fini(struct collect_comm *comm);
+
+/* ranges.c: parts of an op: of its source that are there, of its target that are final. */
+/* The source, of so many bytes, is yet to be produced. COLLECT_E_MEMORY. */
+int col__ranges_produce_later(struct collect_op *op, uint64_t source_bytes);
+/* Whether some of the source is still missing. */
+static inline bool col__ranges_are_missing(const struct collect_op *op)
+{
+	return op->production != NULL && op->production->done.bytes < op->production->bytes;
+}
+/* factor * source for all that is produced, into op->scaled. */
+void col__ranges_scale(struct collect_op *op);
+/* The head, of which somebody asks for ranges, is about to run, or has come further. */
+void col__ranges_begin(struct collect_comm *comm);
+void col__ranges_changed(struct collect_op *op);
+void col__ranges_free(struct collect_op *op);
 
 /* mesh.c: links, and the frames that come over them. */
 struct col_link *col__mesh_find(struct collect_comm *comm, uint64_t peer);

@@ -93,9 +93,26 @@ static void io_call(struct collect_engine *engine)
 	pthread_mutex_unlock(&engine->mutex);
 }
 
+/* With the baton, by a caller that looked or slept: it may have used up the wake-up that the I/O
+ * thread relies on. Either the I/O thread sees is_unarmed before it sleeps, or this sees it asleep:
+ * each stores its own flag and then loads the other's, sequentially consistent. */
+static void io_recall(struct collect_engine *engine)
+{
+	bool must_arm = false;
+	for (const struct collect_comm *comm = engine->comms; comm != NULL; comm = comm->next)
+		must_arm = must_arm || col_comm_must_arm(comm);
+	if (!must_arm)
+		return;
+	atomic_store(&engine->is_unarmed, true);
+	if (atomic_load(&engine->is_io_asleep))
+		col_loop_wake(&engine->loop);
+}
+
 static void engine_leave(struct collect_engine *engine, bool by_caller)
 {
 	bool is_pending = has_pending(engine);
+	if (by_caller)
+		io_recall(engine);
 	if (by_caller)
 		atomic_store_explicit(&engine->driven_ns, is_pending ? 0 : engine->now_ns,
 		                      memory_order_relaxed);
@@ -133,8 +150,10 @@ void col_engine_leave(struct collect_engine *engine)
 {
 	/* Callers may come one after another with nothing to wait for, as over shared memory; the I/O
 	 * thread stays away meanwhile. */
-	if (engine->now_ns > engine->polled_ns + LOOK_NS)
+	if (engine->now_ns > engine->polled_ns + LOOK_NS) {
 		engine_poll(engine, 0);
+		io_recall(engine);
+	}
 	/* The caller most likely waits for what it began: the I/O thread lingers. */
 	atomic_store_explicit(&engine->driven_ns, engine->now_ns, memory_order_relaxed);
 	baton_leave(engine);
@@ -315,7 +334,10 @@ static void *io_thread(void *argument)
 	uint64_t sleep_ns = engine->tick_ns;
 	while (io_may_drive(engine)) {
 		/* Sleep without the baton: what is ready is looked up again under it. */
-		col_loop_wait(&engine->loop, sleep_ns);
+		atomic_store(&engine->is_io_asleep, true);
+		if (!atomic_load(&engine->is_unarmed))
+			col_loop_wait(&engine->loop, sleep_ns);
+		atomic_store(&engine->is_io_asleep, false);
 		sleep_ns = engine->tick_ns;
 		if (!engine_try_enter(engine))
 			continue;
@@ -325,6 +347,7 @@ static void *io_thread(void *argument)
 			goes_on = engine_poll(engine, 0) > 0 || has_moved;
 			goes_on = goes_on || !engine_arm(engine, &sleep_ns);
 		} while (goes_on && atomic_load_explicit(&engine->urgent, memory_order_relaxed) == 0);
+		atomic_store(&engine->is_unarmed, goes_on);
 		engine_leave(engine, false);
 	}
 	return NULL;

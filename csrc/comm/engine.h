@@ -54,6 +54,8 @@ struct collect_engine {
 	atomic_uint urgent;         /* control calls that wait for the baton */
 	atomic_uint sleepers;       /* threads in done_cond */
 	atomic_bool is_io_away;     /* the I/O thread sleeps until it is called, or for long */
+	atomic_bool is_io_asleep;   /* the I/O thread sleeps in the loop, or is about to … */
+	atomic_bool is_unarmed;     /* … and must not before it has armed what the loop does not see */
 	_Atomic uint64_t driven_ns; /* when a caller drove last */
 };
 

@@ -86,7 +86,8 @@ void collect_op_info_get(collect_op *op, struct collect_op_info *info_out)
 	info_out->attempts = op->attempts;
 	info_out->participants = op->participants;
 	info_out->algorithm = op->algorithm;
-	info_out->is_shared = op->is_shared;
+	info_out->is_shared = op->is_shared || (op->used_shm && !op->used_sockets);
+	info_out->is_mixed = op->used_shm && op->used_sockets;
 }
 
 void collect_op_release(collect_op **op)

@@ -135,7 +135,7 @@ static struct col_sink sink_waiting(struct collect_comm *comm, const struct col_
 static bool is_word(const struct col_frame *frame)
 {
 	return frame->kind == COL_FRAME_DONE || frame->kind == COL_FRAME_SHARE ||
-	       frame->kind == COL_FRAME_GRANT;
+	       frame->kind == COL_FRAME_GRANT || frame->kind == COL_FRAME_RINGS;
 }
 
 static struct col_sink place_repair(struct collect_comm *comm, const struct col_frame *frame)
@@ -276,6 +276,8 @@ static void word_arrived(struct collect_comm *comm, struct col_link *link,
 	uint32_t rank = col__rank_of(comm, link);
 	if (frame->attempt > comm->epoch)
 		word_keep(comm, link, frame);
+	else if (frame->kind == COL_FRAME_RINGS)
+		col__link_share_word(comm, link, frame);
 	else if (frame->attempt < comm->epoch || comm->is_frozen || rank == COL_RANK_NONE)
 		return;
 	else if (frame->kind == COL_FRAME_DONE)
@@ -301,6 +303,7 @@ static void fail_point(struct collect_comm *comm, const struct col_frame *frame)
 static void frame_arrived(struct collect_comm *comm, struct col_link *link,
                           const struct col_frame *frame, const struct col_sink *sink)
 {
+	col__link_share_seen(comm, link, frame);
 	bool is_current = frame->attempt == comm->epoch && !comm->is_frozen &&
 	                  comm->ops_head != NULL && comm->ops_head->number == frame->op;
 	switch (sink->place) {
@@ -382,6 +385,7 @@ static void link_arrived(void *user, struct col_link *link, const struct col_fra
 {
 	struct collect_comm *comm = user;
 	if (col_frame_is_message(frame)) {
+		col__link_share_seen(comm, link, frame);
 		fail_point(comm, frame);
 		col__channel_arrived(comm, link, frame, sink);
 	} else if (frame->group != 0) {
@@ -469,11 +473,12 @@ static void link_sent(void *user, struct col_link *link, const struct col_frame 
                       void *token)
 {
 	struct collect_comm *comm = user;
-	(void)link;
 	if (frame->group != 0)
 		comm = col__scope_find(comm, frame->group);
-	if (comm != NULL)
+	if (comm != NULL) {
 		fail_point(comm, frame);
+		col__link_share_seen(comm, link, frame);
+	}
 	if (col_frame_is_message(frame)) {
 		col__channel_sent(frame, token);
 		return;
@@ -497,6 +502,7 @@ static void link_closed(void *user, struct col_link *link)
 	/* Also when a peer connects anew: else it could leave a window of early frames each time. */
 	waiting_drop(user, link);
 	col__messages_closed(user, link);
+	link->shm_epoch = 0;
 }
 
 static const struct col_link_events link_events = {

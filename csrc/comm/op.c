@@ -24,6 +24,7 @@ void col__op_release(struct collect_op *op)
 {
 	if (atomic_fetch_sub(&op->holds, 1) != 1)
 		return;
+	col__ranges_free(op);
 	col_free(op->scaled);
 	col_free(op);
 }
@@ -41,6 +42,10 @@ int col__op_submit(struct collect_comm *comm, struct collect_op *op)
 {
 	if (comm->ops_count >= COL_OPS_MAX)
 		return COLLECT_E_FULL;
+	/* It would wait for something that its own caller, waiting for it, may never do. */
+	if (comm->ops_tail != NULL && col__ranges_are_missing(comm->ops_tail) &&
+	    !comm->ops_tail->is_given_up)
+		return COLLECT_E_BUSY;
 	atomic_fetch_add(&op->holds, 1);
 	atomic_store(&op->status, COLLECT_PENDING);
 	op->next = NULL;
@@ -139,9 +144,12 @@ static int head_scale(struct collect_op *op)
 		op->scaled = col_alloc(bytes);
 	if (op->scaled == NULL)
 		return COLLECT_E_MEMORY;
-	col_kernels()->scale[op->call.dtype](op->scaled, op->call.source, bytes / op->element_bytes,
-	                                     op->call.factor);
 	op->is_scaled = true;
+	if (op->production != NULL)
+		col__ranges_scale(op);
+	else
+		col_kernels()->scale[op->call.dtype](op->scaled, op->call.source,
+		                                     bytes / op->element_bytes, op->call.factor);
 	return COLLECT_OK;
 }
 
@@ -195,6 +203,7 @@ static int head_lay_out(struct collect_comm *comm, uint32_t root)
 		},
 		.dtype = op->is_token ? COLLECT_INT64 : op->call.dtype,
 		.reduce_op = op->is_token ? COLLECT_SUM : op->call.reduce_op,
+		.produced = col__ranges_are_missing(op) ? &op->production->done : NULL,
 	};
 	return area_reserve(&comm->scratch, col_exec_lay_out(&op->runner->exec, &run));
 }
@@ -211,6 +220,8 @@ static int head_run(struct collect_comm *comm)
 		return status;
 	/* All members leave the choice to the library, or none: else their digests differ. */
 	op->is_shared = comm->share.state == COL_SHARE_ON && op->call.algorithm == COLLECT_AUTO;
+	op->used_shm = false;
+	op->used_sockets = false;
 	status = op->is_shared ? COLLECT_OK : head_lay_out(comm, root);
 	if (status < 0)
 		return status;
@@ -221,10 +232,14 @@ static int head_run(struct collect_comm *comm)
 	op->attempt = comm->epoch;
 	op->participants = comm->member_count;
 	op->attempts++;
+	if (op->production != NULL)
+		op->production->root = root;
+	/* The segment's ranks read sources whole: it begins when this one is complete. */
 	if (op->is_shared)
-		return col__share_run(comm, root);
+		return col__ranges_are_missing(op) ? COLLECT_OK : col__share_run(comm, root);
 	if (op->commits)
 		comm->words_missing = words_count_missing(comm);
+	col__ranges_begin(comm);
 	col_exec_start(&comm->runner->exec, comm->scratch.bytes);
 	col__mesh_offer_waiting(comm);
 	return COLLECT_OK;
@@ -513,6 +528,12 @@ static void exec_done(void *user)
 		col__op_head_finish(comm, COLLECT_OK, comm->epoch);
 }
 
+static void exec_finished(void *user)
+{
+	struct collect_comm *comm = user;
+	col__ranges_changed(comm->ops_head);
+}
+
 static void exec_starved(void *user)
 {
 	col__op_abandon(user, COLLECT_E_MEMORY);
@@ -523,4 +544,5 @@ const struct col_exec_events col__op_exec_events = {
 	.consumed = exec_consumed,
 	.done = exec_done,
 	.starved = exec_starved,
+	.finished = exec_finished,
 };

@@ -227,25 +227,35 @@ int col__share_run(struct collect_comm *comm, uint32_t root)
 	return COLLECT_OK;
 }
 
+bool col_comm_must_arm(const struct collect_comm *comm)
+{
+	return comm->has_link_shm;
+}
+
 bool col_comm_progress(struct collect_comm *comm)
 {
+	bool has_moved = comm->has_link_shm && col__link_share_progress(comm);
 	if (!comm->share.is_running)
-		return false;
+		return has_moved;
 	int progress = col_shm_spin(comm->share.shm, ROUNDS);
 	/* Spinning does not look whether others are at something else. */
 	if (progress == COL_SHM_STUCK)
 		progress = col_shm_advance(comm->share.shm);
 	take(comm, progress);
-	return progress != COL_SHM_STUCK;
+	return has_moved || progress != COL_SHM_STUCK;
 }
 
 bool col_comm_arm(struct collect_comm *comm)
 {
+	if (comm->has_link_shm)
+		col__link_share_arm(comm);
 	return !comm->share.is_running || col_shm_arm(comm->share.shm);
 }
 
 void col_comm_disarm(struct collect_comm *comm)
 {
+	if (comm->has_link_shm)
+		col__link_share_disarm(comm);
 	if (comm->share.is_running)
 		col_shm_disarm(comm->share.shm);
 }

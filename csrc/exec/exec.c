@@ -105,6 +105,18 @@ static void advance(struct col_exec *exec)
 	}
 }
 
+/* Whole chunks of IN that are there, up to the first that is not. */
+static uint64_t readable_count(const struct col_lane_run *lane)
+{
+	const struct col_exec *exec = lane->exec;
+	if (exec->produced == NULL || lane->in == NULL)
+		return lane->iterations;
+	uint64_t begin = (uint64_t)(lane->in - exec->source);
+	uint64_t end = begin + lane->bytes;
+	uint64_t there = col_ranges_gap(exec->produced, begin, end).begin;
+	return there == end ? lane->iterations : (there - begin) / exec->chunk_bytes;
+}
+
 uint64_t col_exec_lay_out(struct col_exec *exec, const struct col_run *run)
 {
 	COL_ASSERT(!exec->is_running && exec->queue == NULL);
@@ -114,6 +126,9 @@ uint64_t col_exec_lay_out(struct col_exec *exec, const struct col_run *run)
 	exec->reduce_op = run->reduce_op;
 	exec->element_bytes = (uint32_t)col_dtype_bytes(run->dtype);
 	exec->divisor = run->reduce_op == COLLECT_AVG ? exec->plan->world : 1;
+	exec->source = run->layout.source;
+	exec->produced = run->produced;
+	exec->is_watched = false;
 	for (uint32_t i = 0; i < exec->plan->lane_count; i++) {
 		struct col_lane_run *lane = &exec->lanes[i];
 		struct col_extent extent = col_layout_find(&run->layout, exec->plan->lanes[i].slice);
@@ -121,6 +136,7 @@ uint64_t col_exec_lay_out(struct col_exec *exec, const struct col_run *run)
 		lane->out = extent.out;
 		lane->bytes = extent.bytes;
 		lane->iterations = col_div_ceil(extent.bytes, exec->chunk_bytes);
+		lane->readable = readable_count(lane);
 		lane->scratch_at = NO_SCRATCH;
 		if (lane->out == NULL && lane->writes_out) {
 			lane->scratch_at = scratch_bytes;
@@ -152,6 +168,19 @@ void col_exec_start(struct col_exec *exec, uint8_t *scratch)
 			lane->out = scratch + lane->scratch_at;
 		exec->lanes_left++;
 		lane_queue(lane);
+	}
+	advance(exec);
+}
+
+void col_exec_produced(struct col_exec *exec)
+{
+	COL_ASSERT(exec->is_running);
+	for (uint32_t i = exec->plan->lane_count; i-- > 0;) {
+		struct col_lane_run *lane = &exec->lanes[i];
+		uint64_t before = lane->readable;
+		lane->readable = readable_count(lane);
+		if (lane->readable > before)
+			lane_queue(lane);
 	}
 	advance(exec);
 }

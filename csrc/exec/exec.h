@@ -10,6 +10,12 @@
  * Sums and products of 16-bit floats are kept in float32 between the steps of an iteration, and
  * rounded when the sum is complete, or must leave: so what one rank adds up is rounded once.
  *
+ * A source may still be in the making when a run starts: then a step that reads IN waits until its
+ * chunk, and every chunk before it in the lane, is produced. So each lane keeps its order, and the
+ * others see a rank that is slow, nothing new. Were chunks sent as they come, ahead of others of
+ * their lane, they would hold credit that those need, and members who go by the order would wait
+ * for ever: the tests find such circles from 4 ranks on.
+ *
  * Owner: whoever holds the engine's baton. It knows ranks, not peers: its owner maps them.
  */
 #ifndef COL_EXEC_EXEC_H
@@ -18,6 +24,7 @@
 #include <stdbool.h>
 
 #include "exec/layout.h"
+#include "exec/ranges.h"
 #include "kernels/kernels.h"
 #include "plan/plan.h"
 #include "transport/link.h"
@@ -39,12 +46,16 @@ struct col_exec_events {
 	void (*done)(void *user);
 	/* Out of memory: the run cannot go on, and is to be stopped. Called once per run, last. */
 	void (*starved)(void *user);
+	/* Of a run that is watched: a chunk has become final. */
+	void (*finished)(void *user);
 };
 
 struct col_run {
 	struct col_layout layout; /* its memory is borrowed until done or stopped */
 	int dtype;
 	int reduce_op;
+	const struct col_ranges *produced; /* bytes of the source that may be read; borrowed likewise;
+	                                    * NULL: all */
 };
 
 struct col_iteration {
@@ -72,6 +83,7 @@ struct col_lane_run {
 	const uint8_t *in; /* the lane's slice */
 	uint8_t *out;
 	uint64_t bytes;
+	uint64_t readable;   /* chunks of IN that may be read: those before it */
 	uint64_t scratch_at; /* where OUT lies in the scratch; UINT64_MAX: it does not */
 	uint64_t iterations;
 	uint64_t begun;    /* iterations [completed, begun) are under way */
@@ -98,6 +110,9 @@ struct col_exec {
 	int reduce_op;
 	uint32_t element_bytes;
 	uint32_t divisor; /* of the step that scales */
+	const uint8_t *source;
+	const struct col_ranges *produced; /* of this run */
+	bool is_watched;  /* somebody wants to know what is final */
 	bool is_running;
 	bool is_advancing;
 	bool is_starved;
@@ -119,6 +134,15 @@ void col_exec_start(struct col_exec *exec, uint8_t *scratch);
 /* Forgets the run: nothing of its memory is touched by the executor any more. The caller purges the
  * links. Consumes frames that were kept. */
 void col_exec_stop(struct col_exec *exec);
+
+/* More bytes of the source are in `produced`. */
+void col_exec_produced(struct col_exec *exec);
+/* From here on, for this run, `finished` is called. */
+void col_exec_watch(struct col_exec *exec);
+/* Some bytes of `target`, the run's, that are final and not in `known`: they hold the result and do
+ * not change any more. Empty when there are none now. */
+struct col_range col_exec_final_next(const struct col_exec *exec, const uint8_t *target,
+                                     const struct col_ranges *known);
 
 /* Where the payload of a data frame from `rank` goes. */
 struct col_sink col_exec_place(struct col_exec *exec, uint32_t rank, const struct col_frame *frame);

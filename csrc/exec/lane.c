@@ -212,9 +212,14 @@ static void iteration_advance(struct col_lane_run *lane, struct col_iteration *i
 		.offset = offset,
 		.bytes = col__exec_chunk_bytes(lane, iteration->chunk),
 	};
+	if (iteration->pc == shape->step_count)
+		return;
 	while (iteration->pc < shape->step_count && !exec->is_starved) {
 		context.step = &exec->plan->steps[shape->step_begin + iteration->pc];
 		context.wire = NULL;
+		/* The caller has yet to write it. */
+		if (iteration->chunk >= lane->readable && col_opcode_reads_in(context.step->opcode) != 0)
+			return;
 		bool receives = col_opcode_receives(context.step->opcode);
 		if (receives &&
 		    !early_take(lane, iteration->pc, iteration->chunk, &context.wire))
@@ -228,8 +233,11 @@ static void iteration_advance(struct col_lane_run *lane, struct col_iteration *i
 		if (receives)
 			exec->events->consumed(exec->user, context.step->peer, context.bytes);
 	}
-	if (!exec->is_starved)
-		total_settle(&context, 1);
+	if (exec->is_starved)
+		return;
+	total_settle(&context, 1);
+	if (exec->is_watched)
+		exec->events->finished(exec->user);
 }
 
 /* Room for one more iteration. False: out of memory. */
@@ -298,4 +306,40 @@ void col__exec_lane_advance(struct col_lane_run *lane)
 		lane->is_done = true;
 		exec->lanes_left--;
 	}
+}
+
+void col_exec_watch(struct col_exec *exec)
+{
+	exec->is_watched = true;
+}
+
+/* Where chunks [first, last) of a lane lie in the target, as far as they are not known. */
+static struct col_range chunks_unknown(const struct col_lane_run *lane, uint64_t out_at,
+                                       uint64_t first, uint64_t last,
+                                       const struct col_ranges *known)
+{
+	uint64_t begin = out_at + first * lane->exec->chunk_bytes;
+	uint64_t end = last == lane->iterations ? lane->bytes : last * lane->exec->chunk_bytes;
+	return col_ranges_gap(known, begin, out_at + end);
+}
+
+struct col_range col_exec_final_next(const struct col_exec *exec, const uint8_t *target,
+                                     const struct col_ranges *known)
+{
+	struct col_range none = {0, 0};
+	for (uint32_t i = 0; i < exec->plan->lane_count; i++) {
+		const struct col_lane_run *lane = &exec->lanes[i];
+		if (lane->out == NULL || lane->scratch_at != UINT64_MAX || lane->iterations == 0)
+			continue;
+		uint64_t out_at = (uint64_t)(lane->out - target);
+		uint32_t step_count = exec->plan->lanes[i].step_count;
+		struct col_range range = chunks_unknown(lane, out_at, 0, lane->completed, known);
+		for (uint64_t chunk = lane->completed; chunk < lane->begun && range.begin == range.end;
+		     chunk++)
+			if (col__exec_iteration(lane, chunk)->pc == step_count)
+				range = chunks_unknown(lane, out_at, chunk, chunk + 1, known);
+		if (range.begin < range.end)
+			return range;
+	}
+	return none;
 }

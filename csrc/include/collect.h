@@ -88,7 +88,7 @@ enum collect_reduce_op {
 
 /* Over what members on one host may exchange their data. */
 enum collect_transport {
-	COLLECT_TRANSPORT_AUTO = 0, /* shared memory where the algorithm is AUTO too, else TCP */
+	COLLECT_TRANSPORT_AUTO = 0, /* shared memory where it can be, else TCP */
 	COLLECT_TRANSPORT_TCP = 1
 };
 
@@ -300,6 +300,9 @@ struct collect_call {
 	const uint64_t *counts;      /* `world` entries, copied; ALL_TO_ALL: to each */
 	const uint64_t *target_counts; /* ALL_TO_ALL with counts: from each; else NULL */
 	double factor;               /* of PREMUL_SUM */
+	int is_produced;             /* the source is written while the op is under way: elements are
+	                              * read once collect_op_produce has named them. No other member
+	                              * need know; not of a prepared op */
 	uint64_t deadline_ns;        /* CLOCK_MONOTONIC; an event LATE is queued then. 0: none. Of a
 	                              * prepared op: nanoseconds from each start instead */
 };
@@ -313,7 +316,9 @@ struct collect_op_info {
 	uint32_t attempts;           /* how often it was started */
 	uint32_t participants;       /* members of `attempt` */
 	int algorithm;               /* that ran last */
-	int is_shared;               /* over shared memory */
+	int is_shared;               /* all that this member sent and received of it went through
+	                              * shared memory */
+	int is_mixed;                /* a part of it did */
 	uint64_t peer;               /* of a message: the other end's incarnation; 0: none matched */
 	uint64_t bytes;              /* of a message: its length, also where it was truncated */
 };
@@ -354,6 +359,13 @@ struct collect_definition {
 	uint32_t slice_count;        /* 1…COLLECT_SLICES_MAX */
 };
 
+/* Elements of an op's target; see collect_op_next_range. */
+struct collect_range {
+	uint64_t attempt;            /* epoch */
+	uint64_t begin;
+	uint64_t end;
+};
+
 struct collect_step {
 	int opcode;                  /* see collect_opcode_name */
 	int is_final;                /* the slice is the result after this step */
@@ -374,6 +386,7 @@ struct collect_link_info {
 	uint64_t rtt_min_ns;         /* least round trip of its streams; 0: unknown */
 	uint64_t delivery_bytes_per_s; /* sum of its streams' latest delivery rates; 0: unknown */
 	uint64_t retransmitted_bytes;
+	uint64_t shared_bytes;       /* of sent and received, what went through shared memory */
 };
 
 /* ---- library ------------------------------------------------------------------------------- */
@@ -497,7 +510,7 @@ COLLECT_API void collect_comm_kill_at(collect_comm *comm, uint64_t op, uint32_t 
  * only during the call. op_out receives an op that the caller releases with collect_op_release.
  *
  * COLLECT_E_INVALID, COLLECT_E_UNAVAILABLE (no such reduction of this dtype), COLLECT_E_MEMORY,
- * COLLECT_E_FULL.
+ * COLLECT_E_FULL, COLLECT_E_BUSY (the op before it is not produced yet).
  */
 COLLECT_API int collect_comm_start(collect_comm *comm, const struct collect_call *call,
                                    collect_op **op_out);
@@ -561,6 +574,31 @@ COLLECT_API int collect_op_wait(collect_op *op, uint64_t timeout_ns);
 
 /* Never blocks. */
 COLLECT_API void collect_op_info_get(collect_op *op, struct collect_op_info *info_out);
+
+/*
+ * Of an op with is_produced: the source's elements [begin, end) are written and do not change any
+ * more. In any order, each once; what can be sent of them is sent. The op completes when all were
+ * named, and until then no other op of the comm can be started. What was named stays so when the
+ * op runs again. left_out receives how many are missing; 0 when it is over, too.
+ *
+ * COLLECT_E_INVALID: beyond the source, or named before. COLLECT_E_MEMORY.
+ */
+COLLECT_API int collect_op_produce(collect_op *op, uint64_t begin, uint64_t end,
+                                   uint64_t *left_out);
+
+/*
+ * Elements of the target that hold the result of the attempt under way, and that this function has
+ * not told yet; waits for some for at most timeout_ns, as collect_op_wait does. When the op runs
+ * again it begins anew, with another `attempt`: what was told before is no result of anything. Some
+ * elements, all if need be, are told only when the op is complete.
+ *
+ * COLLECT_OK: *range_out is filled; with begin == end: all were told, the op is complete.
+ * COLLECT_PENDING: none in time, or a signal arrived; range_out->attempt is the one under way, the
+ * rest 0. COLLECT_E_INVALID: the op is prepared or a message. COLLECT_E_MEMORY. Otherwise the
+ * status with which the op failed. One thread at a time for one op.
+ */
+COLLECT_API int collect_op_next_range(collect_op *op, uint64_t timeout_ns,
+                                      struct collect_range *range_out);
 
 /* Gives the caller's hold up. A pending op goes on and is freed when it completes: the memory it
  * borrowed must stay valid until then. Sets *op to NULL; accepts NULL. */

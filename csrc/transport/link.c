@@ -22,7 +22,7 @@ void col_link_init(struct col_link *link, const struct col_link_options *options
 	COL_ASSERT(options->stream_count >= 1 && options->stream_count <= COLLECT_STREAMS_MAX);
 	memset(link, 0, sizeof(*link));
 	link->options = *options;
-	for (uint32_t i = 0; i < COLLECT_STREAMS_MAX; i++) {
+	for (uint32_t i = 0; i < COL_LINK_STREAMS; i++) {
 		link->streams[i].link = link;
 		link->streams[i].index = i;
 		link->streams[i].stream.watch.fd = -1;
@@ -32,7 +32,7 @@ void col_link_init(struct col_link *link, const struct col_link_options *options
 void col_link_fini(struct col_link *link)
 {
 	col_link_close(link);
-	for (uint32_t i = 0; i < COLLECT_STREAMS_MAX; i++) {
+	for (uint32_t i = 0; i < COL_LINK_STREAMS; i++) {
 		col_free(link->streams[i].buffer);
 		link->streams[i].buffer = NULL;
 	}
@@ -55,7 +55,7 @@ void col__link_stream_close(struct col_link_stream *stream)
 
 static void streams_close(struct col_link *link)
 {
-	for (uint32_t i = 0; i < COLLECT_STREAMS_MAX; i++)
+	for (uint32_t i = 0; i < COL_LINK_STREAMS; i++)
 		col__link_stream_close(&link->streams[i]);
 	link->charged = 0;
 	link->granted = 0;
@@ -102,7 +102,7 @@ void col__link_stream_broken(struct col_link_stream *stream, const char *detail)
 		link->redial_ns = *link->options.now_ns;
 }
 
-static int stream_prepare(struct col_link_stream *stream)
+int col__link_stream_prepare(struct col_link_stream *stream)
 {
 	if (stream->buffer == NULL)
 		stream->buffer = col_alloc(COL_RECEIVE_BYTES);
@@ -113,7 +113,7 @@ static int stream_prepare(struct col_link_stream *stream)
 /* Dials the current candidate (stream 0), or the one that answered (the others). */
 static int stream_dial(struct col_link_stream *stream, const struct col_endpoint *endpoint)
 {
-	int status = stream_prepare(stream);
+	int status = col__link_stream_prepare(stream);
 	if (status < 0)
 		return status;
 	status = col_stream_tcp_dial(&stream->stream, stream->link->options.loop, endpoint);
@@ -214,7 +214,7 @@ int col_link_adopt(struct col_link *link, int fd, const struct col_hello *hello,
 	else if (link->state != COL_LINK_UP || stream->state != COL_STREAM_CLOSED ||
 	         link->opened_epoch != epoch)
 		goto refuse;
-	status = stream_prepare(stream);
+	status = col__link_stream_prepare(stream);
 	if (status < 0)
 		goto refuse;
 	status = col_stream_tcp_adopt(&stream->stream, link->options.loop, fd);
@@ -233,7 +233,7 @@ refuse:
 int col_link_attach(struct col_link *link, uint32_t index, struct col_stream *base)
 {
 	struct col_link_stream *stream = &link->streams[index];
-	int status = stream_prepare(stream);
+	int status = col__link_stream_prepare(stream);
 	if (status < 0)
 		return status;
 	void (*ready)(struct col_stream *, bool, bool) = stream->stream.ready;
@@ -314,6 +314,8 @@ void col_link_tick(struct col_link *link, uint64_t heartbeat_ns)
 
 int col_link_poll(struct col_link *link)
 {
+	if (col__link_has_shm(link))
+		return col_link_shm_poll(link);
 	uint64_t before = link->sent_bytes + link->received_bytes;
 	/* A link that is lost and opened again by `lost` is another connection. */
 	for (uint32_t i = 0; i < link->options.stream_count && link->state == COL_LINK_UP; i++) {

@@ -16,6 +16,9 @@
  *  - `lost` is called once per loss; afterwards nothing more is called until the link is opened
  *    again. Frames queued at that time are gone.
  *  - Callbacks may call any link function, of this link too; they never free a link.
+ *  - When both ends are on one host the link may have a stream in shared memory beside its sockets
+ *    (link_shm.c). Then all queued frames and credit take it, and the sockets are for heartbeats,
+ *    which wake an end that sleeps, and to tell that the other end has died.
  *
  * Owner: whoever holds the engine's baton.
  */
@@ -128,6 +131,9 @@ enum col_link_queue {
 };
 
 #define COL_RECEIVE_BYTES 65536u
+/* The stream in shared memory; those before it are sockets. */
+#define COL_LINK_SHM COLLECT_STREAMS_MAX
+#define COL_LINK_STREAMS (COLLECT_STREAMS_MAX + 1)
 /* Frames without payload that a link can queue without asking anybody for memory. */
 #define COL_LINK_SPARES 8u
 
@@ -183,7 +189,7 @@ struct col_link {
 	uint64_t deadline_ns; /* when opening counts as failed */
 	uint64_t heard_ns;
 	uint64_t spoke_ns;
-	struct col_link_stream streams[COLLECT_STREAMS_MAX];
+	struct col_link_stream streams[COL_LINK_STREAMS];
 
 	struct col_queue queues[COL_QUEUE_COUNT];
 	enum col_link_queue turn; /* whose the next write is, if both wait */
@@ -193,6 +199,8 @@ struct col_link {
 	uint32_t cork_count;
 	bool is_flushing;
 	bool wants_heartbeat;
+	bool wants_shm;      /* frames take shared memory where it is open */
+	bool is_shm_turn;    /* what `arrived` or `sent` tells of went through shared memory */
 	uint32_t peer_window_bytes; /* what the peer lets us have unconsumed */
 	uint32_t charged;    /* charge of the frames sent, modulo 2^32 */
 	uint32_t granted;    /* … of which the peer has consumed */
@@ -201,6 +209,7 @@ struct col_link {
 	uint32_t advertised; /* … of which the peer may know */
 	uint64_t sent_bytes;
 	uint64_t received_bytes;
+	uint64_t shm_bytes;  /* of both, what went through shared memory */
 	struct col_link_figures figures;
 	uint64_t measured_ns;    /* when the figures were looked up */
 	uint64_t measured_bytes; /* sent and received by then */
@@ -211,6 +220,7 @@ struct col_link {
 	uint32_t rank;         /* of the peer in the view; all ones: it is no member */
 	struct col_channel *channel; /* messages; NULL: none yet over this connection */
 	uint64_t early_bytes; /* memory of the frames of sub-groups that wait outside of any window */
+	uint64_t shm_epoch; /* in which shared memory was tried last; 0: never */
 };
 
 void col_link_init(struct col_link *link, const struct col_link_options *options);
@@ -241,7 +251,8 @@ int col_link_send(struct col_link *link, const struct col_frame *frame, const ui
 void col_link_cork(struct col_link *link);
 void col_link_uncork(struct col_link *link);
 /* For a caller that spins: reads from each open stream, and writes what found no room before,
- * without asking the loop what is ready. 1: something moved; 0: nothing did; COLLECT_E_CLOSED: the
+ * without asking the loop what is ready; with shared memory from that alone, and without a system
+ * call. 1: something moved; 0: nothing did; COLLECT_E_CLOSED: the
  * link is not up, or was lost in this call (`lost` has told so). It neither dials nor accepts, and
  * keeps no time: the loop is to be polled now and then all the same. */
 int col_link_poll(struct col_link *link);
@@ -266,7 +277,31 @@ void col_link_figures_get(const struct col_link *link, struct col_link_figures *
  * dials; otherwise how opening the first of them that failed did. */
 int col_link_streams_set(struct col_link *link, uint32_t count);
 
-/* Between link.c, link_figures.c, link_send.c and link_receive.c. */
+/*
+ * Shared memory, of a link that is up; frames take it while wants_shm is set. The dialer makes the
+ * segment, and reads from then on; its owner has to tell the other end of it. That end attaches,
+ * and its hello through the segment is the answer: then both write to it. COLLECT_E_CLOSED: the
+ * link is not up, or has one; else as col_stream_shm_make and _attach.
+ */
+int col_link_shm_make(struct col_link *link, const struct col_rings_options *options);
+int col_link_shm_attach(struct col_link *link, const struct col_rings_options *options);
+/* The other end could not attach. */
+void col_link_shm_refused(struct col_link *link);
+/* Moves what there is. As col_link_poll; 0 of a link without shared memory. */
+int col_link_shm_poll(struct col_link *link);
+/* Before a sleep, then poll once more; after it. Nothing of a link without shared memory. */
+void col_link_shm_arm(struct col_link *link);
+void col_link_shm_disarm(struct col_link *link);
+
+/* Between the files of a link. */
+/* Whether frames take shared memory. */
+static inline bool col__link_has_shm(const struct col_link *link)
+{
+	return link->streams[COL_LINK_SHM].state == COL_STREAM_OPEN && link->wants_shm;
+}
+int col__link_stream_prepare(struct col_link_stream *stream);
+/* Before the loss of a link whose socket has ended: what the other end wrote before is read. */
+void col__link_shm_drain(struct col_link *link);
 static inline bool col__frame_is_own(const struct col_frame *frame)
 {
 	return frame->kind == COL_FRAME_HELLO || frame->kind == COL_FRAME_CREDIT ||

@@ -29,7 +29,9 @@ static void figures_update(struct col_link *link)
 	link->measured_ns = now_ns;
 	link->measured_bytes = moved_bytes;
 	struct col_link_figures sum = {0};
-	for (uint32_t i = 0; i < link->options.stream_count; i++) {
+	/* Beside shared memory sockets move next to nothing, and tell nothing of the link. */
+	uint32_t count = col__link_has_shm(link) ? 0 : link->options.stream_count;
+	for (uint32_t i = 0; i < count; i++) {
 		const struct col_link_stream *stream = &link->streams[i];
 		struct col_stream_figures one;
 		if (stream->state != COL_STREAM_OPEN ||

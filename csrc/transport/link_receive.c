@@ -175,8 +175,17 @@ bool col__link_readable(struct col_link_stream *stream)
 		ssize_t got = stream_read(stream, &asked);
 		if (got == -EAGAIN)
 			break;
+		if (got <= 0 && stream->index != COL_LINK_SHM) {
+			col__link_shm_drain(link);
+			if (!is_alive(stream))
+				return true;
+		}
 		if (got == 0) {
 			col__link_stream_broken(stream, "the connection was closed");
+			return true;
+		}
+		if (got == -EPROTO) {
+			lose_for_garbage(stream, "impossible indices in shared memory");
 			return true;
 		}
 		if (got < 0) {
@@ -190,6 +199,10 @@ bool col__link_readable(struct col_link_stream *stream)
 		link->heard_ns = *link->options.now_ns;
 		/* What these frames lead to is written together, with the credit that came. */
 		link->cork_count++;
+		link->is_shm_turn = stream->index == COL_LINK_SHM;
+		link->shm_bytes += link->is_shm_turn ? (uint64_t)got : 0;
+		link->wants_heartbeat |= stream->stream.must_wake;
+		stream->stream.must_wake = false;
 		parse(stream);
 		link->cork_count--;
 		if (link->state == COL_LINK_UP)

@@ -206,29 +206,35 @@ static void batch_queue(struct batch *batch, struct col_link *link, struct col_q
 	}
 }
 
+/* With shared memory sockets carry heartbeats alone, and only they do: heartbeats wake. */
 static void batch_fill(struct batch *batch, struct col_link_stream *stream)
 {
 	struct col_link *link = stream->link;
+	bool is_shm = stream->index == COL_LINK_SHM;
+	bool takes_frames = is_shm == col__link_has_shm(link);
 	batch->part_count = 0;
 	batch->bytes = 0;
 	batch_rest(batch, stream);
 	if (stream->state != COL_STREAM_OPEN)
 		return;
 	int rest_count = batch->part_count;
-	for (uint32_t i = 0; i < COL_QUEUE_COUNT && batch->part_count == rest_count; i++) {
+	for (uint32_t i = 0;
+	     i < COL_QUEUE_COUNT && batch->part_count == rest_count && takes_frames; i++) {
 		enum col_link_queue turn = link->turn;
 		link->turn = turn == COL_QUEUE_FREE ? COL_QUEUE_CHARGED : COL_QUEUE_FREE;
 		batch_queue(batch, link, &link->queues[turn]);
 	}
-	if (batch->bytes > 0 || !(link->wants_heartbeat || wants_credit(link)))
+	bool has_credit_frame = takes_frames && wants_credit(link);
+	bool has_heartbeat = !is_shm && link->wants_heartbeat;
+	if (batch->bytes > 0 || !(has_heartbeat || has_credit_frame))
 		return;
-	struct col_frame frame = {.kind = wants_credit(link) ? COL_FRAME_CREDIT
-	                                                     : COL_FRAME_HEARTBEAT};
+	struct col_frame frame = {.kind = has_credit_frame ? COL_FRAME_CREDIT
+	                                                   : COL_FRAME_HEARTBEAT};
 	frame_encode(link, &frame, stream->control);
 	stream->control_bytes = COL_FRAME_HEADER_BYTES;
 	stream->written_bytes = 0;
 	link->advertised = link->consumed;
-	link->wants_heartbeat = false;
+	link->wants_heartbeat = is_shm && link->wants_heartbeat;
 	batch_add(batch, stream->control, COL_FRAME_HEADER_BYTES);
 }
 
@@ -256,7 +262,7 @@ static void batch_account(struct col_link_stream *stream, struct col_queue *queu
 		struct col_outbound *outbound = queue_pop(queue);
 		link->charged += col__frame_charge(&outbound->frame);
 		link->advertised = outbound->frame.credit;
-		link->wants_heartbeat = false;
+		link->wants_heartbeat = stream->index == COL_LINK_SHM && link->wants_heartbeat;
 		if (put < outbound_bytes(outbound)) {
 			stream->sending = outbound;
 			stream->written_bytes = put;
@@ -285,6 +291,20 @@ static void stream_block(struct col_link_stream *stream)
 	stream->stream.ops->want_write(&stream->stream, true);
 }
 
+static void written_note(struct col_link_stream *stream, size_t put)
+{
+	struct col_link *link = stream->link;
+	link->sent_bytes += put;
+	if (stream->index != COL_LINK_SHM) {
+		link->spoke_ns = *link->options.now_ns;
+		return;
+	}
+	/* That is no sign of life: nobody may have looked. */
+	link->shm_bytes += put;
+	link->wants_heartbeat |= stream->stream.must_wake;
+	stream->stream.must_wake = false;
+}
+
 /* Writes until the stream is full, broken, or nothing is left. False: the link is not up. */
 static bool stream_flush(struct col_link_stream *stream)
 {
@@ -305,15 +325,25 @@ static bool stream_flush(struct col_link_stream *stream)
 			col__link_stream_broken(stream, detail);
 			return link->state == COL_LINK_UP;
 		}
-		link->sent_bytes += (uint64_t)put;
-		link->spoke_ns = *link->options.now_ns;
+		written_note(stream, (size_t)put);
 		/* A short write means that there is no room: trying again would only be told so. */
 		if ((size_t)put < batch.bytes)
 			stream_block(stream);
 		batch_account(stream, batch.queue, (size_t)put);
+		link->is_shm_turn = stream->index == COL_LINK_SHM;
 		written_tell(link);
 		if (stream->is_blocked)
 			return link->state == COL_LINK_UP;
+	}
+	return true;
+}
+
+static bool sockets_flush(struct col_link *link)
+{
+	for (uint32_t i = 0; i < link->options.stream_count; i++) {
+		struct col_link_stream *stream = &link->streams[i];
+		if (!stream->is_blocked && !stream_flush(stream))
+			return false;
 	}
 	return true;
 }
@@ -324,11 +354,13 @@ void col__link_flush(struct col_link *link)
 	if (link->is_flushing || link->cork_count > 0)
 		return;
 	link->is_flushing = true;
-	for (uint32_t i = 0; i < link->options.stream_count; i++) {
-		struct col_link_stream *stream = &link->streams[i];
-		if (!stream->is_blocked && !stream_flush(stream))
-			break;
-	}
+	/* Shared memory takes what `sent` queues for a frame that a socket still had, and may have to
+	 * wake by a socket. */
+	struct col_link_stream *shm = &link->streams[COL_LINK_SHM];
+	bool goes_on = sockets_flush(link);
+	if (goes_on && shm->state != COL_STREAM_CLOSED && !shm->is_blocked && stream_flush(shm) &&
+	    link->wants_heartbeat)
+		(void)sockets_flush(link);
 	link->is_flushing = false;
 }
 
@@ -425,7 +457,7 @@ static void purge_all(struct col_link *link, enum col_link_queue queue, const st
 {
 	queue_purge(link, &link->queues[queue], purge);
 	queue_purge(link, &link->written, purge);
-	for (uint32_t i = 0; i < link->options.stream_count; i++) {
+	for (uint32_t i = 0; i < COL_LINK_STREAMS; i++) {
 		struct col_link_stream *stream = &link->streams[i];
 		if (stream->state == COL_STREAM_CLOSED)
 			continue;

@@ -35,7 +35,7 @@ static const struct {
 	bool has_digest;
 	bool has_place;   /* lane, step */
 	bool has_group;
-} kinds[COL_FRAME_GRANT + 1] = {
+} kinds[COL_FRAME_KIND_LAST + 1] = {
 	[COL_FRAME_HELLO] = {COL_FRAME_HELLO_BYTES, COL_FRAME_HELLO_BYTES, .has_attempt = true},
 	[COL_FRAME_DATA] = {0, COL_FRAME_PAYLOAD_BYTES_MAX, true, true, true, true, true, true},
 	[COL_FRAME_REPAIR] = {0, COL_FRAME_PAYLOAD_BYTES_MAX, true, true, true, false, false, true},
@@ -50,6 +50,7 @@ static const struct {
 	[COL_FRAME_DECLINE] = {0, 0, false, true, false, false, true},
 	[COL_FRAME_WITHDRAW] = {0, 0, false, true, false, false, true},
 	[COL_FRAME_GRANT] = {0, 0, true, false, true, false, true, true},
+	[COL_FRAME_RINGS] = {0, 0, true, false, true, true, true},
 };
 
 /* ---- little-endian numbers ----------------------------------------------------------------- */
@@ -96,7 +97,7 @@ static uint64_t get_u64(const uint8_t *source)
 /* Whether the fields fit the kind. */
 static enum col_frame_reason frame_judge(const struct col_frame *frame, uint16_t reserved)
 {
-	if (frame->kind < COL_FRAME_HELLO || frame->kind > COL_FRAME_GRANT)
+	if (frame->kind < COL_FRAME_HELLO || frame->kind > COL_FRAME_KIND_LAST)
 		return COL_FRAME_BAD_KIND;
 	if (reserved != 0)
 		return COL_FRAME_BAD_RESERVED;

@@ -32,8 +32,13 @@ enum col_frame_kind {
 	COL_FRAME_WITHDRAW = 13, /* its sender has given it up */
 
 	/* Of sub-groups; docs/protocol.md section 11. */
-	COL_FRAME_GRANT = 14 /* its receiver may send up to `offset` bytes in this epoch; with step 1,
+	COL_FRAME_GRANT = 14, /* its receiver may send up to `offset` bytes in this epoch; with step 1,
 	                      * its sender asks for that */
+
+	/* Shared memory of one link. Step 1: the sender has made a segment of two rings of `digest`
+	 * bytes and nonce `offset`; step 0: it could not attach to the one with that nonce. */
+	COL_FRAME_RINGS = 15,
+	COL_FRAME_KIND_LAST = COL_FRAME_RINGS
 };
 
 /* The payload of an offer. */
@@ -56,6 +61,7 @@ enum col_frame_kind {
  * TAKEN, WITHDRAW    -      -        yes  -       -       slot        0
  * DECLINE            -      -        yes  -       -       slot, step  0
  * GRANT              yes    yes      -    yes     -       step        0
+ * RINGS              -      yes      -    yes     yes     step        0
  *
  * The op of a message's frames is its number: messages are counted from 1 in each direction of a
  * connection.

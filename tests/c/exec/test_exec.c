@@ -11,6 +11,7 @@
 #define WORLD_MAX REFERENCE_WORLD_MAX
 #define BYTES_MAX 9000u
 #define FRAMES_MAX 4096u
+#define PIECES_MAX 60u
 
 struct rank {
 	struct net *net;
@@ -24,6 +25,11 @@ struct rank {
 	uint64_t target_at[WORLD_MAX + 1];
 	uint8_t *scratch; /* owned */
 	uint32_t done_count;
+	struct col_ranges produced;
+	struct col_ranges known; /* of its target */
+	struct col_range pieces[PIECES_MAX]; /* that it produces, in that order; none: it has all */
+	uint32_t piece_count;
+	uint32_t piece_next;
 };
 
 enum stage { QUEUED, FLYING, PLACED };
@@ -210,6 +216,7 @@ static void net_start(struct net *net)
 			},
 			.dtype = is_barrier ? COLLECT_INT64 : net->reference.dtype,
 			.reduce_op = is_barrier ? COLLECT_SUM : net->reference.reduce_op,
+			.produced = rank->piece_count > 0 ? &rank->produced : NULL,
 		};
 		uint64_t scratch_bytes = col_exec_lay_out(&rank->exec, &run);
 		free(rank->scratch);
@@ -310,6 +317,8 @@ static void net_close(struct net *net)
 {
 	for (uint32_t r = 0; r < net->world; r++) {
 		col_exec_fini(&net->ranks[r].exec);
+		col_ranges_fini(&net->ranks[r].produced);
+		col_ranges_fini(&net->ranks[r].known);
 		col_plan_destroy(&net->ranks[r].plan);
 		free(net->ranks[r].scratch);
 	}
@@ -386,6 +395,97 @@ static void stop_and_run(struct net *net)
 TEST(a_run_that_was_stopped_anywhere_starts_again_from_untouched_input)
 {
 	each(5, 2, WORLD_MAX, stop_and_run);
+}
+
+/* ---- sources that are produced, results that are told ---- */
+
+/* How a rank goes about it: not at all, forward, backward, or in any order. */
+static void pieces_choose(struct net *net, struct rank *rank)
+{
+	uint64_t way = col_prng_below(&net->prng, 4);
+	uint32_t count = (uint32_t)(1 + col_prng_below(&net->prng, PIECES_MAX));
+	uint64_t step = (net->world * net->reference.counts[0][0] * element_bytes(net) + 700) / count;
+	step = step < BYTES_MAX / count ? step + 1 : BYTES_MAX / count;
+	if (way == 0 || net->reference.collective == COLLECT_BARRIER)
+		return;
+	for (uint32_t p = 0; p < count; p++) {
+		uint64_t end = p + 1 == count ? BYTES_MAX : (p + 1) * step;
+		uint32_t other = way == 1 ? p : way == 2 ? 0 : (uint32_t)col_prng_below(&net->prng, p + 1);
+		/* Backward: behind all others. */
+		memmove(&rank->pieces[other + 1], &rank->pieces[other],
+		        (p - other) * sizeof(rank->pieces[0]));
+		rank->pieces[other] = (struct col_range){p * step, end};
+	}
+	rank->piece_count = count;
+	memset(rank->in, 0x5a, BYTES_MAX);
+}
+
+/* What is told to be final is the result. */
+static void told_check(struct net *net, struct rank *rank)
+{
+	uint8_t result[BYTES_MAX];
+	struct col_range range = col_exec_final_next(&rank->exec, rank->out, &rank->known);
+	if (range.begin == range.end || net->reference.collective == COLLECT_BARRIER)
+		return;
+	CHECK(range.end <= reference_target(&net->reference, rank->index, result));
+	CHECK_BYTES_EQ(rank->out + range.begin, result + range.begin, range.end - range.begin);
+	CHECK_EQ(col_ranges_add(&rank->known, range.begin, range.end), COLLECT_OK);
+}
+
+static bool piece_produce(struct rank *rank)
+{
+	if (rank->piece_next == rank->piece_count)
+		return false;
+	struct col_range piece = rank->pieces[rank->piece_next++];
+	memcpy(rank->in + piece.begin, rank->before + piece.begin, piece.end - piece.begin);
+	CHECK_EQ(col_ranges_add(&rank->produced, piece.begin, piece.end), COLLECT_OK);
+	if (rank->exec.is_running)
+		col_exec_produced(&rank->exec);
+	return true;
+}
+
+/* Each rank goes on by itself, the network now and then, or as far as it can. */
+static void produce_some(struct net *net, uint32_t pieces_max)
+{
+	bool is_slow_producer = col_prng_below(&net->prng, 2) == 0;
+	for (uint32_t stuck = 0; stuck < 4 * net->world && pieces_max > 0; pieces_max--) {
+		struct rank *rank = &net->ranks[col_prng_below(&net->prng, net->world)];
+		stuck = piece_produce(rank) ? 0 : stuck + 1;
+		net_run(net, is_slow_producer ? UINT32_MAX : (uint32_t)col_prng_below(&net->prng, 30));
+		told_check(net, rank);
+	}
+}
+
+static void produce_and_run(struct net *net)
+{
+	uint8_t result[BYTES_MAX];
+	for (uint32_t r = 0; r < net->world; r++)
+		pieces_choose(net, &net->ranks[r]);
+	/* Stopped in between, the second run finds what was produced in the first. */
+	for (int run = 0; run < 2; run++) {
+		net_start(net);
+		produce_some(net, run == 0 ? (uint32_t)col_prng_below(&net->prng, 60) : UINT32_MAX);
+		for (uint32_t r = 0; r < net->world && run == 0; r++)
+			col_ranges_clear(&net->ranks[r].known);
+		if (run == 0)
+			net_stop(net);
+	}
+	for (uint32_t r = 0; r < net->world; r++)
+		while (piece_produce(&net->ranks[r]))
+			continue;
+	net_run(net, UINT32_MAX);
+	net_check(net);
+	for (struct rank *rank = net->ranks; rank < net->ranks + net->world; rank++) {
+		size_t bytes = reference_target(&net->reference, rank->index, result);
+		for (uint32_t i = 0; i < FRAMES_MAX; i++)
+			told_check(net, rank);
+		CHECK_EQ(rank->known.bytes, bytes);
+	}
+}
+
+TEST(sources_are_produced_in_any_order_and_ranges_are_told_when_they_are_final)
+{
+	each(4, 1, WORLD_MAX, produce_and_run);
 }
 
 static void check_refused(struct rank *rank, uint32_t from, const struct col_frame *frame,

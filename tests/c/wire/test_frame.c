@@ -254,7 +254,7 @@ TEST(a_wrong_checksum_is_refused_before_any_field_is_looked_at)
 TEST(an_unknown_kind_is_refused)
 {
 	for (unsigned kind = 0; kind < 256; kind++) {
-		if (kind >= COL_FRAME_HELLO && kind <= COL_FRAME_GRANT)
+		if (kind >= COL_FRAME_HELLO && kind <= COL_FRAME_KIND_LAST)
 			continue;
 		CHECK_EQ(judge_with(COL_FRAME_HEARTBEAT, 0, 5, (uint8_t)kind), COL_FRAME_BAD_KIND);
 	}
@@ -292,6 +292,8 @@ TEST(a_length_that_the_kind_does_not_have_is_refused)
 		CHECK_EQ(judge_length(kind, 0), COL_FRAME_VALID);
 		CHECK_EQ(judge_length(kind, 1), COL_FRAME_BAD_LENGTH);
 	}
+	CHECK_EQ(judge_length(COL_FRAME_RINGS, 0), COL_FRAME_VALID);
+	CHECK_EQ(judge_length(COL_FRAME_RINGS, 1), COL_FRAME_BAD_LENGTH);
 	CHECK_EQ(judge_length(COL_FRAME_OFFER, 0), COL_FRAME_VALID);
 	CHECK_EQ(judge_length(COL_FRAME_OFFER, COL_FRAME_OFFER_BYTES_MAX), COL_FRAME_VALID);
 	CHECK_EQ(judge_length(COL_FRAME_OFFER, COL_FRAME_OFFER_BYTES_MAX + 1),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from collect.membership import planning
 from collect.membership.planning import GAIN_MIN, direct_time, gain, owner_shares, planned
 from collect.membership.ring_order import SEARCH_PEERS_MAX, Costs, Edge, ring_order
-from collect.types import LinkFigures, LinkModel, Member, Recipe
+from collect.types import SHARED_MEMORY, LinkFigures, LinkModel, Member, Recipe
 from collect.wire.codec import WEIGHT_SUM_MAX
 
 GBIT = 125_000_000
@@ -211,6 +211,17 @@ def test_what_is_measured_within_one_host_is_no_network() -> None:
     assert recipe.weights == ()
     assert recipe.remote == Recipe().remote
     assert recipe.local.latency_ns == 500_000
+
+
+def test_sockets_beside_shared_memory_tell_nothing_of_a_host() -> None:
+    view = members(0, 0, 0, 0, hosts="aabb")
+
+    unused = planned(view, measured([0] * 4), Recipe())
+    used = planned(view, measured([GBIT] * 4), Recipe())
+
+    assert unused.local == SHARED_MEMORY
+    assert unused.remote.latency_ns == 500_000
+    assert used.local == LinkModel(500_000, SHARED_MEMORY.overhead_ns, GBIT)
 
 
 def test_a_small_gain_changes_nothing() -> None:

@@ -8,7 +8,7 @@ VIEW = View(1, tuple(Member(i, f"p{i}", "", ()) for i in (1, 2, 3)), 9)
 
 
 def link(peer: int, sent_bytes: int, rtt_ns: int = 50, rate: int = 700) -> LinkInfo:
-    return LinkInfo(peer, True, 1, sent_bytes, 0, 0.0, rtt_ns, rate, 0)
+    return LinkInfo(peer, True, 1, sent_bytes, 0, 0.0, rtt_ns, rate, 0, 0)
 
 
 def test_a_rate_counts_only_when_enough_was_sent_for_it() -> None:
@@ -45,3 +45,12 @@ def test_strangers_unknowns_and_links_that_are_gone_are_left_out() -> None:
     assert book.known(VIEW) == (LinkFigures(3, 50, 0),)
     book.add([])
     assert book.known(VIEW) == ()
+
+
+def test_what_goes_through_shared_memory_is_no_rate() -> None:
+    book = FigureBook()
+    book.add([link(2, 9)])
+    for index in range(1, 4):
+        book.add([link(2, index * MOVED_BYTES_MIN, rtt_ns=0, rate=0)])
+
+    assert book.known(VIEW) == (LinkFigures(2, 50, 0),)
