@@ -21,10 +21,12 @@
 #define LINGER_NS (200 * COL_NS_PER_US)
 /* While shared memory moves, the links are looked at every so many rounds. */
 #define POLL_ROUNDS 16u
-/* How often a thread looks again that another thread should have woken. */
+/* How often a thread looks again that nobody wakes: who waits for shared memory, and the I/O thread
+ * while callers come and go, so that none of them has to call it. */
 #define LOOK_NS COL_NS_PER_MS
-/* … and the I/O thread at least so often, while a caller drives on and on. */
-#define AWAY_NS_MAX (64 * COL_NS_PER_MS)
+#define LOOK_NS_MAX (4 * COL_NS_PER_MS)
+/* A signal does not end a wait for another thread: it is noticed as late as this. */
+#define SIGNAL_NS (50 * COL_NS_PER_MS)
 /* While it polls, a caller with so few links reads from them directly, and asks the loop, and the
  * clock, only now and then: on one link that halves the cost of a small operation. */
 #define DIRECT_LINKS_MAX 3u
@@ -68,55 +70,69 @@ static bool engine_try_enter(struct collect_engine *engine)
 	return atomic_load(&engine->urgent) == 0 && baton_take(engine);
 }
 
-static bool has_pending(const struct collect_engine *engine)
-{
-	for (const struct collect_comm *comm = engine->comms; comm != NULL; comm = comm->next)
-		if (comm->ops_head != NULL)
-			return true;
-	return false;
-}
-
+/* Wakes whoever sleeps until the baton is left. Each of the three says so, and then looks whether
+ * it is held; here it is left, and then they are looked for. So either they see it free, or are
+ * seen. */
 static void baton_leave(struct collect_engine *engine)
 {
 	atomic_store(&engine->is_held, false);
-	if (atomic_load(&engine->urgent) == 0)
+	bool is_urgent = atomic_load(&engine->urgent) > 0;
+	bool has_sleepers = atomic_load(&engine->sleepers) > 0;
+	bool is_io_away = atomic_load(&engine->is_io_away);
+	if (!is_urgent && !has_sleepers && !is_io_away)
 		return;
 	pthread_mutex_lock(&engine->mutex);
-	pthread_cond_broadcast(&engine->free_cond);
+	if (is_urgent)
+		pthread_cond_broadcast(&engine->free_cond);
+	if (has_sleepers)
+		pthread_cond_broadcast(&engine->done_cond);
+	if (is_io_away)
+		pthread_cond_signal(&engine->io_cond);
 	pthread_mutex_unlock(&engine->mutex);
 }
 
-static void io_call(struct collect_engine *engine)
+/* A caller leaves: the I/O thread lingers, for the caller most likely comes back. */
+static void caller_leave(struct collect_engine *engine)
 {
-	pthread_mutex_lock(&engine->mutex);
-	pthread_cond_signal(&engine->io_cond);
-	pthread_mutex_unlock(&engine->mutex);
-}
-
-static void engine_leave(struct collect_engine *engine, bool by_caller)
-{
-	bool is_pending = has_pending(engine);
-	if (by_caller)
-		atomic_store_explicit(&engine->driven_ns, is_pending ? 0 : engine->now_ns,
-		                      memory_order_relaxed);
+	atomic_store_explicit(&engine->driven_ns, engine->now_ns, memory_order_relaxed);
+	atomic_fetch_add_explicit(&engine->drives, 1, memory_order_relaxed);
 	baton_leave(engine);
-	if (by_caller && (is_pending || atomic_load(&engine->is_io_away)))
-		io_call(engine);
 }
 
 /* ---- driving ---- */
 
+/* Whether something may need a deadline that is closer than silence. */
+static bool is_busy(const struct collect_engine *engine)
+{
+	for (const struct collect_comm *comm = engine->comms; comm != NULL; comm = comm->next) {
+		if (comm->ops_head != NULL || comm->messages.count > 0)
+			return true;
+		for (const struct col_link *link = comm->links; link != NULL; link = link->next)
+			if (link->state == COL_LINK_IDLE || link->state == COL_LINK_DIALING)
+				return true;
+	}
+	return false;
+}
+
 static void engine_tick(struct collect_engine *engine)
 {
-	uint64_t elapsed_ns = engine->now_ns - engine->ticked_ns;
-	if (elapsed_ns < engine->tick_ns)
+	if (engine->now_ns < engine->due_ns)
 		return;
-	engine->ticked_ns = engine->now_ns;
 	/* If this process itself was stopped, the others' silence proves nothing. */
-	uint64_t stopped_ns = elapsed_ns > 4 * engine->tick_ns ? elapsed_ns : 0;
+	uint64_t late_ns = engine->now_ns - engine->due_ns;
+	uint64_t stopped_ns = late_ns > 3 * engine->tick_ns ? late_ns : 0;
 	col_listener_tick(&engine->listener);
 	for (struct collect_comm *comm = engine->comms; comm != NULL; comm = comm->next)
 		col_comm_tick(comm, stopped_ns);
+	engine->due_ns = engine->now_ns + (is_busy(engine) ? engine->tick_ns : engine->idle_ns);
+}
+
+/* What began while the engine was idle has deadlines: the next tick comes sooner. */
+static void tick_hasten(struct collect_engine *engine)
+{
+	uint64_t soon_ns = engine->now_ns + engine->tick_ns;
+	if (engine->due_ns > soon_ns && is_busy(engine))
+		engine->due_ns = soon_ns;
 }
 
 /* One round. Returns what col_loop_poll does. */
@@ -135,12 +151,13 @@ void col_engine_leave(struct collect_engine *engine)
 	 * thread stays away meanwhile. */
 	if (engine->now_ns > engine->polled_ns + LOOK_NS)
 		engine_poll(engine, 0);
-	/* The caller most likely waits for what it began: the I/O thread lingers. */
-	atomic_store_explicit(&engine->driven_ns, engine->now_ns, memory_order_relaxed);
-	baton_leave(engine);
-	if (atomic_load_explicit(&engine->is_io_away, memory_order_relaxed))
-		io_call(engine);
-	col_engine_op_completed(engine); /* who slept may drive now */
+	tick_hasten(engine);
+	bool sleeps_too_long = engine->io_until_ns > engine->due_ns;
+	if (sleeps_too_long)
+		engine->io_until_ns = engine->due_ns;
+	caller_leave(engine);
+	if (sleeps_too_long)
+		col_loop_wake(&engine->loop);
 }
 
 /* Shared memory tells nobody that something came: who drives must look. */
@@ -169,8 +186,7 @@ static void engine_disarm(struct collect_engine *engine)
 
 static uint64_t until_tick(const struct collect_engine *engine)
 {
-	uint64_t due_ns = engine->ticked_ns + engine->tick_ns;
-	return due_ns > engine->now_ns ? due_ns - engine->now_ns : 0;
+	return engine->due_ns > engine->now_ns ? engine->due_ns - engine->now_ns : 0;
 }
 
 /* Whether something moved on the comm's links. They may be lost meanwhile, but none is removed:
@@ -212,6 +228,7 @@ static bool drive(struct collect_engine *engine, struct collect_comm *comm,
                   bool (*is_done)(void *), void *argument, uint64_t deadline_ns)
 {
 	const struct collect_op *head = comm->ops_head;
+	tick_hasten(engine);
 	/* Who has waited for long, and comes again after a look at other things, polls no more. */
 	bool is_late = head != NULL && engine->now_ns > head->submitted_ns + LOOK_NS;
 	uint64_t spin_until_ns = engine->now_ns + (is_late ? 0 : SPIN_NS);
@@ -248,7 +265,7 @@ bool col_engine_drive(struct collect_engine *engine, struct collect_comm *comm,
                       bool (*is_done)(void *), void *argument, uint64_t deadline_ns)
 {
 	bool goes_on = drive(engine, comm, is_done, argument, deadline_ns);
-	engine_leave(engine, true);
+	caller_leave(engine);
 	return goes_on;
 }
 
@@ -270,7 +287,7 @@ void col_engine_wait(struct collect_engine *engine, struct collect_comm *comm,
 		if (!is_done(argument) &&
 		    (atomic_load(&engine->is_held) || atomic_load(&engine->urgent) > 0))
 			cond_wait_ns(&engine->done_cond, &engine->mutex,
-			             col_min_u64(LOOK_NS, deadline_ns - now_ns));
+			             col_min_u64(SIGNAL_NS, deadline_ns - now_ns));
 		atomic_fetch_sub(&engine->sleepers, 1);
 		pthread_mutex_unlock(&engine->mutex);
 	}
@@ -285,24 +302,35 @@ void col_engine_op_completed(struct collect_engine *engine)
 	pthread_mutex_unlock(&engine->mutex);
 }
 
-/* Waits until the loop is the I/O thread's to take. False: the engine stops. */
+/*
+ * Waits until the loop is the I/O thread's to take. False: the engine stops. While callers come and
+ * go it looks every so often, so that none of them has to call it; when one has held the baton from
+ * one look to the next it is likely to wait for long, and calls when it leaves.
+ */
 static bool io_may_drive(struct collect_engine *engine)
 {
 	uint64_t look_ns = LOOK_NS;
+	uint64_t seen = UINT64_MAX;
 	pthread_mutex_lock(&engine->mutex);
 	while (!engine->is_stopping) {
 		uint64_t driven_ns = atomic_load_explicit(&engine->driven_ns, memory_order_relaxed);
-		if (atomic_load(&engine->is_held) || atomic_load(&engine->urgent) > 0) {
-			/* The longer somebody drives, the less often this looks; who leaves then calls it. */
-			atomic_store(&engine->is_io_away, look_ns > LOOK_NS);
-			cond_wait_ns(&engine->io_cond, &engine->mutex, look_ns);
-			atomic_store(&engine->is_io_away, false);
-			look_ns = col_min_u64(2 * look_ns, AWAY_NS_MAX);
-		} else if (col_clock_ns() < driven_ns + LINGER_NS) {
-			cond_wait_ns(&engine->io_cond, &engine->mutex, LOOK_NS);
-		} else {
+		uint64_t drives = atomic_load_explicit(&engine->drives, memory_order_relaxed);
+		bool is_held = atomic_load(&engine->is_held);
+		if (!is_held && atomic_load(&engine->urgent) == 0 &&
+		    col_clock_ns() >= driven_ns + LINGER_NS)
 			break;
+		if (is_held && drives == seen) {
+			atomic_store(&engine->is_io_away, true);
+			if (atomic_load(&engine->is_held))
+				pthread_cond_wait(&engine->io_cond, &engine->mutex);
+			atomic_store(&engine->is_io_away, false);
+			look_ns = LOOK_NS;
+		} else {
+			cond_wait_ns(&engine->io_cond, &engine->mutex, look_ns);
+			if (drives != seen)
+				look_ns = col_min_u64(2 * look_ns, LOOK_NS_MAX);
 		}
+		seen = drives;
 	}
 	bool goes_on = !engine->is_stopping;
 	pthread_mutex_unlock(&engine->mutex);
@@ -323,9 +351,12 @@ static void *io_thread(void *argument)
 		do {
 			bool has_moved = engine_progress(engine);
 			goes_on = engine_poll(engine, 0) > 0 || has_moved;
+			tick_hasten(engine);
+			sleep_ns = until_tick(engine);
 			goes_on = goes_on || !engine_arm(engine, &sleep_ns);
 		} while (goes_on && atomic_load_explicit(&engine->urgent, memory_order_relaxed) == 0);
-		engine_leave(engine, false);
+		engine->io_until_ns = engine->now_ns + sleep_ns;
+		baton_leave(engine);
 	}
 	return NULL;
 }
@@ -406,9 +437,10 @@ int collect_engine_create(const struct collect_engine_options *options, collect_
 	engine->listener.fd = -1;
 	engine->listener.watch.fd = -1;
 	engine->now_ns = col_clock_ns();
-	engine->ticked_ns = engine->now_ns;
 	engine->tick_ns = col_min_u64(options->silence_ns / 20, 50 * COL_NS_PER_MS);
 	engine->heartbeat_ns = options->silence_ns / 5;
+	engine->idle_ns = engine->heartbeat_ns / 2;
+	engine->due_ns = engine->now_ns + engine->tick_ns;
 	sync_init(engine);
 	col_buffers_init(&engine->buffers, options->chunk_bytes);
 	col_pool_init(&engine->outbounds, sizeof(struct col_outbound), OUTBOUNDS_IDLE_MAX);

@@ -29,9 +29,11 @@ struct collect_engine {
 	struct col_buffers buffers;
 	struct col_pool outbounds;
 	uint64_t now_ns; /* of the last poll or entry */
-	uint64_t tick_ns;
+	uint64_t tick_ns;      /* between two ticks while anything is under way, */
+	uint64_t idle_ns;      /* … while there are only heartbeats and silence */
+	uint64_t due_ns;       /* of the next tick */
+	uint64_t io_until_ns;  /* until when the I/O thread may sleep in the loop */
 	uint64_t heartbeat_ns;
-	uint64_t ticked_ns;
 	uint64_t polled_ns;
 	uint32_t patience; /* rounds of shared memory that a start may stay for */
 	struct collect_comm *comms; /* list */
@@ -48,13 +50,14 @@ struct collect_engine {
 	uint32_t events_tail;
 	int event_fd;
 
-	/* Who leaves the baton looks for sleepers afterwards, who sleeps looks for the baton
-	 * afterwards; both sequentially consistent, so one of them sees the other. */
+	/* Who leaves the baton looks for who sleeps afterwards, who sleeps says so and looks for the
+	 * baton afterwards; both sequentially consistent, so one of them sees the other. */
 	atomic_bool is_held;        /* the baton */
 	atomic_uint urgent;         /* control calls that wait for the baton */
 	atomic_uint sleepers;       /* threads in done_cond */
-	atomic_bool is_io_away;     /* the I/O thread sleeps until it is called, or for long */
-	_Atomic uint64_t driven_ns; /* when a caller drove last */
+	atomic_bool is_io_away;     /* the I/O thread sleeps until it is called */
+	_Atomic uint64_t driven_ns; /* when a caller left last */
+	_Atomic uint64_t drives;    /* how often one has */
 };
 
 /* Takes the baton for a control call. */
