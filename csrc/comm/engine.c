@@ -101,17 +101,31 @@ static void caller_leave(struct collect_engine *engine)
 
 /* ---- driving ---- */
 
-/* Whether something may need a deadline that is closer than silence. */
-static bool is_busy(const struct collect_engine *engine)
+/* A deadline asks for a tick, which comes tick_ns from now at the earliest. */
+static void tick_ask(struct collect_engine *engine, uint64_t deadline_ns)
+{
+	uint64_t soon_ns = engine->now_ns + engine->tick_ns;
+	engine->due_ns = col_min_u64(engine->due_ns, col_max_u64(soon_ns, deadline_ns));
+}
+
+static void tick_ask_for_head(struct collect_engine *engine, const struct collect_comm *comm)
+{
+	const struct collect_op *op = comm->ops_head;
+	if (op != NULL && op->deadline_ns != 0 && !op->is_late)
+		tick_ask(engine, op->deadline_ns);
+}
+
+/* What began since the last tick may need the next one sooner. */
+static void tick_ask_for_all(struct collect_engine *engine)
 {
 	for (const struct collect_comm *comm = engine->comms; comm != NULL; comm = comm->next) {
-		if (comm->ops_head != NULL || comm->messages.count > 0)
-			return true;
+		tick_ask_for_head(engine, comm);
+		if (comm->messages.count > 0)
+			tick_ask(engine, comm->messages.next_deadline_ns);
 		for (const struct col_link *link = comm->links; link != NULL; link = link->next)
 			if (link->state == COL_LINK_IDLE || link->state == COL_LINK_DIALING)
-				return true;
+				tick_ask(engine, engine->now_ns);
 	}
-	return false;
 }
 
 static void engine_tick(struct collect_engine *engine)
@@ -124,15 +138,8 @@ static void engine_tick(struct collect_engine *engine)
 	col_listener_tick(&engine->listener);
 	for (struct collect_comm *comm = engine->comms; comm != NULL; comm = comm->next)
 		col_comm_tick(comm, stopped_ns);
-	engine->due_ns = engine->now_ns + (is_busy(engine) ? engine->tick_ns : engine->idle_ns);
-}
-
-/* What began while the engine was idle has deadlines: the next tick comes sooner. */
-static void tick_hasten(struct collect_engine *engine)
-{
-	uint64_t soon_ns = engine->now_ns + engine->tick_ns;
-	if (engine->due_ns > soon_ns && is_busy(engine))
-		engine->due_ns = soon_ns;
+	engine->due_ns = engine->now_ns + engine->idle_ns;
+	tick_ask_for_all(engine);
 }
 
 /* One round. Returns what col_loop_poll does. */
@@ -151,7 +158,7 @@ void col_engine_leave(struct collect_engine *engine)
 	 * thread stays away meanwhile. */
 	if (engine->now_ns > engine->polled_ns + LOOK_NS)
 		engine_poll(engine, 0);
-	tick_hasten(engine);
+	tick_ask_for_all(engine);
 	bool sleeps_too_long = engine->io_until_ns > engine->due_ns;
 	if (sleeps_too_long)
 		engine->io_until_ns = engine->due_ns;
@@ -189,13 +196,23 @@ static uint64_t until_tick(const struct collect_engine *engine)
 	return engine->due_ns > engine->now_ns ? engine->due_ns - engine->now_ns : 0;
 }
 
+/* Whether the head can go on when something comes over the link, as far as is known. A guess: what
+ * comes over the others is found by the loop, only later. */
+static bool is_awaited(const struct collect_comm *comm, const struct col_link *link)
+{
+	if (comm->phase != COL_PHASE_RUNNING || comm->runner == NULL || comm->messages.count > 0)
+		return true;
+	return col_link_is_blocked(link) || col_exec_awaits(&comm->runner->exec, link->rank);
+}
+
 /* Whether something moved on the comm's links. They may be lost meanwhile, but none is removed:
  * that is left to the tick. */
 static bool links_poll(struct collect_comm *comm)
 {
 	bool has_moved = false;
 	for (struct col_link *link = comm->links; link != NULL; link = link->next)
-		has_moved |= link->state == COL_LINK_UP && col_link_poll(link) > 0;
+		if (link->state == COL_LINK_UP && is_awaited(comm, link))
+			has_moved |= col_link_poll(link) > 0;
 	return has_moved;
 }
 
@@ -228,7 +245,7 @@ static bool drive(struct collect_engine *engine, struct collect_comm *comm,
                   bool (*is_done)(void *), void *argument, uint64_t deadline_ns)
 {
 	const struct collect_op *head = comm->ops_head;
-	tick_hasten(engine);
+	tick_ask_for_head(engine, comm);
 	/* Who has waited for long, and comes again after a look at other things, polls no more. */
 	bool is_late = head != NULL && engine->now_ns > head->submitted_ns + LOOK_NS;
 	uint64_t spin_until_ns = engine->now_ns + (is_late ? 0 : SPIN_NS);
@@ -351,7 +368,7 @@ static void *io_thread(void *argument)
 		do {
 			bool has_moved = engine_progress(engine);
 			goes_on = engine_poll(engine, 0) > 0 || has_moved;
-			tick_hasten(engine);
+			tick_ask_for_all(engine);
 			sleep_ns = until_tick(engine);
 			goes_on = goes_on || !engine_arm(engine, &sleep_ns);
 		} while (goes_on && atomic_load_explicit(&engine->urgent, memory_order_relaxed) == 0);
@@ -439,7 +456,7 @@ int collect_engine_create(const struct collect_engine_options *options, collect_
 	engine->now_ns = col_clock_ns();
 	engine->tick_ns = col_min_u64(options->silence_ns / 20, 50 * COL_NS_PER_MS);
 	engine->heartbeat_ns = options->silence_ns / 5;
-	engine->idle_ns = engine->heartbeat_ns / 2;
+	engine->idle_ns = options->silence_ns / 20;
 	engine->due_ns = engine->now_ns + engine->tick_ns;
 	sync_init(engine);
 	col_buffers_init(&engine->buffers, options->chunk_bytes);

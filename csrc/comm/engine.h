@@ -29,8 +29,8 @@ struct collect_engine {
 	struct col_buffers buffers;
 	struct col_pool outbounds;
 	uint64_t now_ns; /* of the last poll or entry */
-	uint64_t tick_ns;      /* between two ticks while anything is under way, */
-	uint64_t idle_ns;      /* … while there are only heartbeats and silence */
+	uint64_t tick_ns;      /* between two ticks at least, */
+	uint64_t idle_ns;      /* … and at most */
 	uint64_t due_ns;       /* of the next tick */
 	uint64_t io_until_ns;  /* until when the I/O thread may sleep in the loop */
 	uint64_t heartbeat_ns;
