@@ -31,6 +31,17 @@
  * clock, only now and then: on one link that halves the cost of a small operation. */
 #define DIRECT_LINKS_MAX 3u
 #define DIRECT_ROUNDS 16u
+/*
+ * Between ranks that share a processor a yield takes some 20 us: the other one sends what is waited
+ * for. When it takes so long, the processor went for a whole turn to somebody who has nothing to do
+ * with it; then callers sleep as soon as nothing is there, for who is woken goes before who runs on
+ * and on. They yield again after so many sleeps, and then less and less often until a row of
+ * yields is fast.
+ */
+#define YIELD_SLOW_NS COL_NS_PER_MS
+#define YIELDS_ROW 256u
+#define SLEEPS_MIN 1024u
+#define SLEEPS_MAX 16384u
 #define EVENTS_CAPACITY 4096u
 #define OUTBOUNDS_IDLE_MAX 4096u
 
@@ -224,6 +235,21 @@ static bool has_few_links(const struct collect_comm *comm)
 	return count > 0 && count <= DIRECT_LINKS_MAX;
 }
 
+/* Lets others run, and learns whether that brings anything. */
+static void yield(struct col_turns *turns)
+{
+	uint64_t before_ns = col_clock_ns();
+	sched_yield();
+	if (col_clock_ns() > before_ns + YIELD_SLOW_NS) {
+		turns->sleeps = (uint32_t)col_min_u64(2 * turns->sleeps, SLEEPS_MAX);
+		turns->sleeps_left = turns->sleeps;
+		turns->fast = 0;
+	} else if (++turns->fast == YIELDS_ROW) {
+		turns->sleeps = SLEEPS_MIN / 2;
+		turns->fast = 0;
+	}
+}
+
 /* Whether something moved, of shared memory or on few links. */
 static bool look(struct collect_engine *engine, struct collect_comm *comm, uint32_t direct_rounds,
                  bool (*is_done)(void *), void *argument)
@@ -234,10 +260,26 @@ static bool look(struct collect_engine *engine, struct collect_comm *comm, uint3
 	for (uint32_t i = 0; i < direct_rounds && !is_done(argument); i++) {
 		bool moves = links_poll(comm);
 		has_moved |= moves;
-		if (!moves)
-			sched_yield();
+		if (moves)
+			continue;
+		if (engine->turns.sleeps_left > 0)
+			break;
+		yield(&engine->turns);
 	}
 	return has_moved;
+}
+
+/* Nothing moved. Whether it is time to sleep. */
+static bool may_sleep(struct collect_engine *engine, const struct collect_comm *comm,
+                      uint64_t spin_until_ns)
+{
+	if (engine->now_ns >= spin_until_ns)
+		return true;
+	/* Who sleeps over shared memory is not woken by who writes, but costs him a frame. */
+	if (comm->share.is_running || engine->turns.sleeps_left == 0)
+		return false;
+	engine->turns.sleeps_left--;
+	return true;
 }
 
 /* With the baton, as a caller. False: a signal came. */
@@ -260,7 +302,7 @@ static bool drive(struct collect_engine *engine, struct collect_comm *comm,
 		if (has_moved && comm->share.is_running && round % POLL_ROUNDS != 0)
 			continue;
 		uint64_t timeout_ns = 0;
-		if (engine->now_ns >= spin_until_ns && !has_moved) {
+		if (!has_moved && may_sleep(engine, comm, spin_until_ns)) {
 			timeout_ns = col_min_u64(until_tick(engine), deadline_ns - engine->now_ns);
 			if (!engine_arm(engine, &timeout_ns))
 				timeout_ns = 0;
@@ -273,7 +315,7 @@ static bool drive(struct collect_engine *engine, struct collect_comm *comm,
 		if (count > 0 || has_moved)
 			spin_until_ns = engine->now_ns + SPIN_NS;
 		else if (timeout_ns == 0)
-			sched_yield();
+			yield(&engine->turns);
 	}
 	return true;
 }
@@ -458,6 +500,7 @@ int collect_engine_create(const struct collect_engine_options *options, collect_
 	engine->heartbeat_ns = options->silence_ns / 5;
 	engine->idle_ns = options->silence_ns / 20;
 	engine->due_ns = engine->now_ns + engine->tick_ns;
+	engine->turns.sleeps = SLEEPS_MIN / 2;
 	sync_init(engine);
 	col_buffers_init(&engine->buffers, options->chunk_bytes);
 	col_pool_init(&engine->outbounds, sizeof(struct col_outbound), OUTBOUNDS_IDLE_MAX);

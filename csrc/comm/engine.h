@@ -22,6 +22,13 @@
 #include "transport/link.h"
 #include "transport/listener.h"
 
+/* Whether yielding the processor brings the peers on; see engine.c. */
+struct col_turns {
+	uint32_t fast;        /* yields in a row that were fast */
+	uint32_t sleeps;      /* for which yields are left out when one is slow */
+	uint32_t sleeps_left; /* … still */
+};
+
 struct collect_engine {
 	struct collect_engine_options options;
 	struct col_loop loop;
@@ -35,6 +42,7 @@ struct collect_engine {
 	uint64_t io_until_ns;  /* until when the I/O thread may sleep in the loop */
 	uint64_t heartbeat_ns;
 	uint64_t polled_ns;
+	struct col_turns turns;
 	uint32_t patience; /* rounds of shared memory that a start may stay for */
 	struct collect_comm *comms; /* list */
 
