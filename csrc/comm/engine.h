@@ -8,7 +8,12 @@
  *  - a thread that waits for an op drives the loop itself, so that no other thread has to be
  *    woken for a small operation;
  *  - the I/O thread drives when nobody else does. It stays away for a moment after a caller has
- *    driven, because callers tend to come back.
+ *    driven, because callers tend to come back; while they come and go it takes over within 4 ms
+ *    without being called.
+ *
+ * Ticks look after deadlines, silence and heartbeats. They come when the next deadline asks for one,
+ * and at least 20 times in the silence that counts as a loss.
+ *
  * Nobody sleeps in the kernel with the baton unless it can be woken through the loop.
  */
 #ifndef COL_COMM_ENGINE_H

@@ -8,8 +8,8 @@
  * all members choose alike; of equal times the first algorithm wins.
  *
  * Where all ranks are on one host they share its processors, so that the messages of all of them
- * count: those of a star are fewer than those of an exchange that has less hops. How many processors
- * there are nobody is told, and what is chosen must not depend on it: one for two ranks is assumed.
+ * count: a star has fewer than an exchange, which has fewer hops. How many processors there are
+ * nobody is told, and the choice must not depend on it: one for two ranks is assumed.
  * A message costs overhead at both ends, and about as much again for the ranks' turns:
  *
  *     T += 4 o messages of all ranks / (p / 2)
