@@ -102,12 +102,18 @@ static void baton_leave(struct collect_engine *engine)
 	pthread_mutex_unlock(&engine->mutex);
 }
 
-/* A caller leaves: the I/O thread lingers, for the caller most likely comes back. */
+/* A caller leaves: the I/O thread lingers, for the caller most likely comes back. If it sleeps in
+ * the loop, then no longer than to the next tick. */
 static void caller_leave(struct collect_engine *engine)
 {
+	bool sleeps_too_long = engine->io_until_ns > engine->due_ns;
+	if (sleeps_too_long)
+		engine->io_until_ns = engine->due_ns;
 	atomic_store_explicit(&engine->driven_ns, engine->now_ns, memory_order_relaxed);
 	atomic_fetch_add_explicit(&engine->drives, 1, memory_order_relaxed);
 	baton_leave(engine);
+	if (sleeps_too_long)
+		col_loop_wake(&engine->loop);
 }
 
 /* ---- driving ---- */
@@ -170,12 +176,7 @@ void col_engine_leave(struct collect_engine *engine)
 	if (engine->now_ns > engine->polled_ns + LOOK_NS)
 		engine_poll(engine, 0);
 	tick_ask_for_all(engine);
-	bool sleeps_too_long = engine->io_until_ns > engine->due_ns;
-	if (sleeps_too_long)
-		engine->io_until_ns = engine->due_ns;
 	caller_leave(engine);
-	if (sleeps_too_long)
-		col_loop_wake(&engine->loop);
 }
 
 /* Shared memory tells nobody that something came: who drives must look. */
@@ -385,7 +386,7 @@ static bool io_may_drive(struct collect_engine *engine)
 			atomic_store(&engine->is_io_away, false);
 			look_ns = LOOK_NS;
 		} else {
-			cond_wait_ns(&engine->io_cond, &engine->mutex, look_ns);
+			cond_wait_ns(&engine->io_cond, &engine->mutex, is_held ? look_ns : LINGER_NS);
 			if (drives != seen)
 				look_ns = col_min_u64(2 * look_ns, LOOK_NS_MAX);
 		}
