@@ -11,8 +11,8 @@
  *    driven, because callers tend to come back; while they come and go it takes over within 4 ms
  *    without being called.
  *
- * Ticks look after deadlines, silence and heartbeats. They come when the next deadline asks for one,
- * and at least 20 times in the silence that counts as a loss.
+ * Ticks look after deadlines, silence and heartbeats. They come when a deadline asks for one, and
+ * at least 20 times in the silence that counts as a loss.
  *
  * Nobody sleeps in the kernel with the baton unless it can be woken through the loop.
  */

@@ -21,8 +21,9 @@ TEST(an_engine_with_nothing_to_do_hardly_wakes)
 	usleep(300 * 1000);
 	long before = sleeps();
 	usleep(1000 * 1000);
-	/* A tick of each in a twentieth of the silence of 20 s. */
-	CHECK(sleeps() - before < 15);
+	/* A tick of each in a twentieth of the silence of 20 s, and what a sanitizer's own thread does;
+	 * ticks of 50 ms would be 40. */
+	CHECK(sleeps() - before < 30);
 	world_close(&world);
 }
 
