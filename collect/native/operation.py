@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collect.native.message import Message
 
 NS_PER_S = 1_000_000_000
-WAIT_SLICE_NS = 50_000_000  # Python looks at signals at least so often
+# A signal ends the wait of the main thread at once, unless it came just before it slept.
+WAIT_SLICE_NS = 250_000_000
 # What the core says to a start that it does not take; anything else is an operation's own status.
 REFUSALS = frozenset({status.E_BUSY, status.E_FULL, status.E_INVALID})
 
@@ -144,7 +145,7 @@ class Operation:
         return self.status
 
     def wait(self, timeout_s: float) -> int:
-        """Waits for at most a slice of 50 ms; call again while it returns PENDING.
+        """Waits for at most a slice of 250 ms; call again while it returns PENDING.
 
         Signal handlers, Ctrl-C among them, run between the slices.
         """

@@ -21,14 +21,27 @@
 #define LINGER_NS (200 * COL_NS_PER_US)
 /* While shared memory moves, the links are looked at every so many rounds. */
 #define POLL_ROUNDS 16u
-/* How often a thread looks again that another thread should have woken. */
+/* How often a thread looks again that nobody wakes: who waits for shared memory, and the I/O thread
+ * while callers come and go, so that none of them has to call it. */
 #define LOOK_NS COL_NS_PER_MS
-/* … and the I/O thread at least so often, while a caller drives on and on. */
-#define AWAY_NS_MAX (64 * COL_NS_PER_MS)
+#define LOOK_NS_MAX (4 * COL_NS_PER_MS)
+/* A signal does not end a wait for another thread: it is noticed as late as this. */
+#define SIGNAL_NS (50 * COL_NS_PER_MS)
 /* While it polls, a caller with so few links reads from them directly, and asks the loop, and the
  * clock, only now and then: on one link that halves the cost of a small operation. */
 #define DIRECT_LINKS_MAX 3u
 #define DIRECT_ROUNDS 16u
+/*
+ * Between ranks that share a processor a yield takes some 20 us: the other one sends what is waited
+ * for. When it takes so long, the processor went for a whole turn to somebody who has nothing to do
+ * with it; then callers sleep as soon as nothing is there, for who is woken goes before who runs on
+ * and on. They yield again after so many sleeps, and then less and less often until a row of
+ * yields is fast.
+ */
+#define YIELD_SLOW_NS COL_NS_PER_MS
+#define YIELDS_ROW 256u
+#define SLEEPS_MIN 1024u
+#define SLEEPS_MAX 16384u
 #define EVENTS_CAPACITY 4096u
 #define OUTBOUNDS_IDLE_MAX 4096u
 
@@ -68,72 +81,98 @@ static bool engine_try_enter(struct collect_engine *engine)
 	return atomic_load(&engine->urgent) == 0 && baton_take(engine);
 }
 
-static bool has_pending(const struct collect_engine *engine)
-{
-	for (const struct collect_comm *comm = engine->comms; comm != NULL; comm = comm->next)
-		if (comm->ops_head != NULL)
-			return true;
-	return false;
-}
-
+/* Wakes whoever sleeps until the baton is left. Each of the three says so, and then looks whether
+ * it is held; here it is left, and then they are looked for. So either they see it free, or are
+ * seen. */
 static void baton_leave(struct collect_engine *engine)
 {
 	atomic_store(&engine->is_held, false);
-	if (atomic_load(&engine->urgent) == 0)
+	bool is_urgent = atomic_load(&engine->urgent) > 0;
+	bool has_sleepers = atomic_load(&engine->sleepers) > 0;
+	bool is_io_away = atomic_load(&engine->is_io_away);
+	if (!is_urgent && !has_sleepers && !is_io_away)
 		return;
 	pthread_mutex_lock(&engine->mutex);
-	pthread_cond_broadcast(&engine->free_cond);
-	pthread_mutex_unlock(&engine->mutex);
-}
-
-static void io_call(struct collect_engine *engine)
-{
-	pthread_mutex_lock(&engine->mutex);
-	pthread_cond_signal(&engine->io_cond);
+	if (is_urgent)
+		pthread_cond_broadcast(&engine->free_cond);
+	if (has_sleepers)
+		pthread_cond_broadcast(&engine->done_cond);
+	if (is_io_away)
+		pthread_cond_signal(&engine->io_cond);
 	pthread_mutex_unlock(&engine->mutex);
 }
 
 /* With the baton, by a caller that looked or slept: it may have used up the wake-up that the I/O
  * thread relies on. Either the I/O thread sees is_unarmed before it sleeps, or this sees it asleep:
- * each stores its own flag and then loads the other's, sequentially consistent. */
-static void io_recall(struct collect_engine *engine)
+ * each stores its own flag and then loads the other's, sequentially consistent. Whether it must be
+ * woken. */
+static bool io_recall(struct collect_engine *engine)
 {
 	bool must_arm = false;
 	for (const struct collect_comm *comm = engine->comms; comm != NULL; comm = comm->next)
 		must_arm = must_arm || col_comm_must_arm(comm);
 	if (!must_arm)
-		return;
+		return false;
 	atomic_store(&engine->is_unarmed, true);
-	if (atomic_load(&engine->is_io_asleep))
-		col_loop_wake(&engine->loop);
+	return atomic_load(&engine->is_io_asleep);
 }
 
-static void engine_leave(struct collect_engine *engine, bool by_caller)
+/* A caller leaves: the I/O thread lingers, for the caller most likely comes back. If it sleeps in
+ * the loop, then no longer than to the next tick. */
+static void caller_leave(struct collect_engine *engine, bool has_looked)
 {
-	bool is_pending = has_pending(engine);
-	if (by_caller)
-		io_recall(engine);
-	if (by_caller)
-		atomic_store_explicit(&engine->driven_ns, is_pending ? 0 : engine->now_ns,
-		                      memory_order_relaxed);
+	bool must_wake = engine->io_until_ns > engine->due_ns;
+	if (must_wake)
+		engine->io_until_ns = engine->due_ns;
+	must_wake |= has_looked && io_recall(engine);
+	atomic_store_explicit(&engine->driven_ns, engine->now_ns, memory_order_relaxed);
+	atomic_fetch_add_explicit(&engine->drives, 1, memory_order_relaxed);
 	baton_leave(engine);
-	if (by_caller && (is_pending || atomic_load(&engine->is_io_away)))
-		io_call(engine);
+	if (must_wake)
+		col_loop_wake(&engine->loop);
 }
 
 /* ---- driving ---- */
 
+/* A deadline asks for a tick, which comes tick_ns from now at the earliest. */
+static void tick_ask(struct collect_engine *engine, uint64_t deadline_ns)
+{
+	uint64_t soon_ns = engine->now_ns + engine->tick_ns;
+	engine->due_ns = col_min_u64(engine->due_ns, col_max_u64(soon_ns, deadline_ns));
+}
+
+static void tick_ask_for_head(struct collect_engine *engine, const struct collect_comm *comm)
+{
+	const struct collect_op *op = comm->ops_head;
+	if (op != NULL && op->deadline_ns != 0 && !op->is_late)
+		tick_ask(engine, op->deadline_ns);
+}
+
+/* What began since the last tick may need the next one sooner. */
+static void tick_ask_for_all(struct collect_engine *engine)
+{
+	for (const struct collect_comm *comm = engine->comms; comm != NULL; comm = comm->next) {
+		tick_ask_for_head(engine, comm);
+		if (comm->messages.count > 0)
+			tick_ask(engine, comm->messages.next_deadline_ns);
+		for (const struct col_link *link = comm->links; link != NULL; link = link->next)
+			if (link->state == COL_LINK_IDLE || link->state == COL_LINK_DIALING)
+				tick_ask(engine, engine->now_ns);
+	}
+}
+
 static void engine_tick(struct collect_engine *engine)
 {
-	uint64_t elapsed_ns = engine->now_ns - engine->ticked_ns;
-	if (elapsed_ns < engine->tick_ns)
+	if (engine->now_ns < engine->due_ns)
 		return;
-	engine->ticked_ns = engine->now_ns;
 	/* If this process itself was stopped, the others' silence proves nothing. */
-	uint64_t stopped_ns = elapsed_ns > 4 * engine->tick_ns ? elapsed_ns : 0;
+	uint64_t late_ns = engine->now_ns - engine->due_ns;
+	uint64_t stopped_ns = late_ns > 3 * engine->tick_ns ? late_ns : 0;
 	col_listener_tick(&engine->listener);
 	for (struct collect_comm *comm = engine->comms; comm != NULL; comm = comm->next)
 		col_comm_tick(comm, stopped_ns);
+	engine->due_ns = engine->now_ns + engine->idle_ns;
+	tick_ask_for_all(engine);
 }
 
 /* One round. Returns what col_loop_poll does. */
@@ -150,16 +189,11 @@ void col_engine_leave(struct collect_engine *engine)
 {
 	/* Callers may come one after another with nothing to wait for, as over shared memory; the I/O
 	 * thread stays away meanwhile. */
-	if (engine->now_ns > engine->polled_ns + LOOK_NS) {
+	bool has_looked = engine->now_ns > engine->polled_ns + LOOK_NS;
+	if (has_looked)
 		engine_poll(engine, 0);
-		io_recall(engine);
-	}
-	/* The caller most likely waits for what it began: the I/O thread lingers. */
-	atomic_store_explicit(&engine->driven_ns, engine->now_ns, memory_order_relaxed);
-	baton_leave(engine);
-	if (atomic_load_explicit(&engine->is_io_away, memory_order_relaxed))
-		io_call(engine);
-	col_engine_op_completed(engine); /* who slept may drive now */
+	tick_ask_for_all(engine);
+	caller_leave(engine, has_looked);
 }
 
 /* Shared memory tells nobody that something came: who drives must look. */
@@ -188,8 +222,16 @@ static void engine_disarm(struct collect_engine *engine)
 
 static uint64_t until_tick(const struct collect_engine *engine)
 {
-	uint64_t due_ns = engine->ticked_ns + engine->tick_ns;
-	return due_ns > engine->now_ns ? due_ns - engine->now_ns : 0;
+	return engine->due_ns > engine->now_ns ? engine->due_ns - engine->now_ns : 0;
+}
+
+/* Whether the head can go on when something comes over the link, as far as is known. A guess: what
+ * comes over the others is found by the loop, only later. */
+static bool is_awaited(const struct collect_comm *comm, const struct col_link *link)
+{
+	if (comm->phase != COL_PHASE_RUNNING || comm->runner == NULL || comm->messages.count > 0)
+		return true;
+	return col_link_is_blocked(link) || col_exec_awaits(&comm->runner->exec, col__rank_of(comm, link));
 }
 
 /* Whether something moved on the comm's links. They may be lost meanwhile, but none is removed:
@@ -198,7 +240,8 @@ static bool links_poll(const struct collect_comm *comm)
 {
 	bool has_moved = false;
 	for (struct col_link *link = col_comm_base(comm)->links; link != NULL; link = link->next)
-		has_moved |= link->state == COL_LINK_UP && col_link_poll(link) > 0;
+		if (link->state == COL_LINK_UP && is_awaited(comm, link))
+			has_moved |= col_link_poll(link) > 0;
 	return has_moved;
 }
 
@@ -208,6 +251,21 @@ static bool has_few_links(const struct collect_comm *comm)
 	for (const struct col_link *link = col_comm_base(comm)->links; link != NULL; link = link->next)
 		count += link->options.stream_count;
 	return count > 0 && count <= DIRECT_LINKS_MAX;
+}
+
+/* Lets others run, and learns whether that brings anything. */
+static void yield(struct col_turns *turns)
+{
+	uint64_t before_ns = col_clock_ns();
+	sched_yield();
+	if (col_clock_ns() > before_ns + YIELD_SLOW_NS) {
+		turns->sleeps = (uint32_t)col_min_u64(2 * turns->sleeps, SLEEPS_MAX);
+		turns->sleeps_left = turns->sleeps;
+		turns->fast = 0;
+	} else if (++turns->fast == YIELDS_ROW) {
+		turns->sleeps = SLEEPS_MIN / 2;
+		turns->fast = 0;
+	}
 }
 
 /* Whether something moved, of shared memory or on few links. */
@@ -220,10 +278,26 @@ static bool look(struct collect_engine *engine, struct collect_comm *comm, uint3
 	for (uint32_t i = 0; i < direct_rounds && !is_done(argument); i++) {
 		bool moves = links_poll(comm);
 		has_moved |= moves;
-		if (!moves)
-			sched_yield();
+		if (moves)
+			continue;
+		if (engine->turns.sleeps_left > 0)
+			break;
+		yield(&engine->turns);
 	}
 	return has_moved;
+}
+
+/* Nothing moved. Whether it is time to sleep. */
+static bool may_sleep(struct collect_engine *engine, const struct collect_comm *comm,
+                      uint64_t spin_until_ns)
+{
+	if (engine->now_ns >= spin_until_ns)
+		return true;
+	/* Who sleeps over shared memory is not woken by who writes, but costs him a frame. */
+	if (comm->share.is_running || engine->turns.sleeps_left == 0)
+		return false;
+	engine->turns.sleeps_left--;
+	return true;
 }
 
 /* With the baton, as a caller. False: a signal came. */
@@ -231,6 +305,7 @@ static bool drive(struct collect_engine *engine, struct collect_comm *comm,
                   bool (*is_done)(void *), void *argument, uint64_t deadline_ns)
 {
 	const struct collect_op *head = comm->ops_head;
+	tick_ask_for_head(engine, comm);
 	/* Who has waited for long, and comes again after a look at other things, polls no more. */
 	bool is_late = head != NULL && engine->now_ns > head->submitted_ns + LOOK_NS;
 	uint64_t spin_until_ns = engine->now_ns + (is_late ? 0 : SPIN_NS);
@@ -245,7 +320,7 @@ static bool drive(struct collect_engine *engine, struct collect_comm *comm,
 		if (has_moved && comm->share.is_running && round % POLL_ROUNDS != 0)
 			continue;
 		uint64_t timeout_ns = 0;
-		if (engine->now_ns >= spin_until_ns && !has_moved) {
+		if (!has_moved && may_sleep(engine, comm, spin_until_ns)) {
 			timeout_ns = col_min_u64(until_tick(engine), deadline_ns - engine->now_ns);
 			if (!engine_arm(engine, &timeout_ns))
 				timeout_ns = 0;
@@ -258,7 +333,7 @@ static bool drive(struct collect_engine *engine, struct collect_comm *comm,
 		if (count > 0 || has_moved)
 			spin_until_ns = engine->now_ns + SPIN_NS;
 		else if (timeout_ns == 0)
-			sched_yield();
+			yield(&engine->turns);
 	}
 	return true;
 }
@@ -267,7 +342,7 @@ bool col_engine_drive(struct collect_engine *engine, struct collect_comm *comm,
                       bool (*is_done)(void *), void *argument, uint64_t deadline_ns)
 {
 	bool goes_on = drive(engine, comm, is_done, argument, deadline_ns);
-	engine_leave(engine, true);
+	caller_leave(engine, true);
 	return goes_on;
 }
 
@@ -289,7 +364,7 @@ void col_engine_wait(struct collect_engine *engine, struct collect_comm *comm,
 		if (!is_done(argument) &&
 		    (atomic_load(&engine->is_held) || atomic_load(&engine->urgent) > 0))
 			cond_wait_ns(&engine->done_cond, &engine->mutex,
-			             col_min_u64(LOOK_NS, deadline_ns - now_ns));
+			             col_min_u64(SIGNAL_NS, deadline_ns - now_ns));
 		atomic_fetch_sub(&engine->sleepers, 1);
 		pthread_mutex_unlock(&engine->mutex);
 	}
@@ -304,24 +379,35 @@ void col_engine_op_completed(struct collect_engine *engine)
 	pthread_mutex_unlock(&engine->mutex);
 }
 
-/* Waits until the loop is the I/O thread's to take. False: the engine stops. */
+/*
+ * Waits until the loop is the I/O thread's to take. False: the engine stops. While callers come and
+ * go it looks every so often, so that none of them has to call it; when one has held the baton from
+ * one look to the next it is likely to wait for long, and calls when it leaves.
+ */
 static bool io_may_drive(struct collect_engine *engine)
 {
 	uint64_t look_ns = LOOK_NS;
+	uint64_t seen = UINT64_MAX;
 	pthread_mutex_lock(&engine->mutex);
 	while (!engine->is_stopping) {
 		uint64_t driven_ns = atomic_load_explicit(&engine->driven_ns, memory_order_relaxed);
-		if (atomic_load(&engine->is_held) || atomic_load(&engine->urgent) > 0) {
-			/* The longer somebody drives, the less often this looks; who leaves then calls it. */
-			atomic_store(&engine->is_io_away, look_ns > LOOK_NS);
-			cond_wait_ns(&engine->io_cond, &engine->mutex, look_ns);
-			atomic_store(&engine->is_io_away, false);
-			look_ns = col_min_u64(2 * look_ns, AWAY_NS_MAX);
-		} else if (col_clock_ns() < driven_ns + LINGER_NS) {
-			cond_wait_ns(&engine->io_cond, &engine->mutex, LOOK_NS);
-		} else {
+		uint64_t drives = atomic_load_explicit(&engine->drives, memory_order_relaxed);
+		bool is_held = atomic_load(&engine->is_held);
+		if (!is_held && atomic_load(&engine->urgent) == 0 &&
+		    col_clock_ns() >= driven_ns + LINGER_NS)
 			break;
+		if (is_held && drives == seen) {
+			atomic_store(&engine->is_io_away, true);
+			if (atomic_load(&engine->is_held))
+				pthread_cond_wait(&engine->io_cond, &engine->mutex);
+			atomic_store(&engine->is_io_away, false);
+			look_ns = LOOK_NS;
+		} else {
+			cond_wait_ns(&engine->io_cond, &engine->mutex, is_held ? look_ns : LINGER_NS);
+			if (drives != seen)
+				look_ns = col_min_u64(2 * look_ns, LOOK_NS_MAX);
 		}
+		seen = drives;
 	}
 	bool goes_on = !engine->is_stopping;
 	pthread_mutex_unlock(&engine->mutex);
@@ -345,10 +431,13 @@ static void *io_thread(void *argument)
 		do {
 			bool has_moved = engine_progress(engine);
 			goes_on = engine_poll(engine, 0) > 0 || has_moved;
+			tick_ask_for_all(engine);
+			sleep_ns = until_tick(engine);
 			goes_on = goes_on || !engine_arm(engine, &sleep_ns);
 		} while (goes_on && atomic_load_explicit(&engine->urgent, memory_order_relaxed) == 0);
+		engine->io_until_ns = engine->now_ns + sleep_ns;
 		atomic_store(&engine->is_unarmed, goes_on);
-		engine_leave(engine, false);
+		baton_leave(engine);
 	}
 	return NULL;
 }
@@ -430,9 +519,11 @@ int collect_engine_create(const struct collect_engine_options *options, collect_
 	engine->listener.fd = -1;
 	engine->listener.watch.fd = -1;
 	engine->now_ns = col_clock_ns();
-	engine->ticked_ns = engine->now_ns;
 	engine->tick_ns = col_min_u64(options->silence_ns / 20, 50 * COL_NS_PER_MS);
 	engine->heartbeat_ns = options->silence_ns / 5;
+	engine->idle_ns = options->silence_ns / 20;
+	engine->due_ns = engine->now_ns + engine->tick_ns;
+	engine->turns.sleeps = SLEEPS_MIN / 2;
 	sync_init(engine);
 	col_buffers_init(&engine->buffers, options->chunk_bytes);
 	col_pool_init(&engine->outbounds, sizeof(struct col_outbound), OUTBOUNDS_IDLE_MAX);

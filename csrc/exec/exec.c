@@ -290,6 +290,21 @@ int col_exec_arrived(struct col_exec *exec, const struct col_frame *frame,
 	return COLLECT_OK;
 }
 
+bool col_exec_awaits(const struct col_exec *exec, uint32_t rank)
+{
+	for (uint32_t i = 0; i < exec->plan->lane_count; i++) {
+		const struct col_lane_run *lane = &exec->lanes[i];
+		const struct col_lane *shape = &exec->plan->lanes[i];
+		/* An empty lane keeps what it had begun in an earlier run, all of it over. */
+		for (uint64_t chunk = lane->completed; chunk < lane->begun; chunk++) {
+			uint32_t pc = col__exec_iteration(lane, chunk)->pc;
+			if (pc < shape->step_count && exec->plan->steps[shape->step_begin + pc].peer == rank)
+				return true;
+		}
+	}
+	return false;
+}
+
 void col_exec_sent(void *token)
 {
 	struct col_lane_run *lane = token;

@@ -150,6 +150,8 @@ struct col_sink col_exec_place(struct col_exec *exec, uint32_t rank, const struc
  * it again. */
 int col_exec_arrived(struct col_exec *exec, const struct col_frame *frame,
                      const struct col_sink *sink);
+/* Whether some iteration that has begun waits for a frame from `rank`. */
+bool col_exec_awaits(const struct col_exec *exec, uint32_t rank);
 /* A frame was written. */
 void col_exec_sent(void *token);
 

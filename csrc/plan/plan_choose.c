@@ -7,6 +7,13 @@
  * local (within a host) and remote, with a link model each. All in integers of nanoseconds, so that
  * all members choose alike; of equal times the first algorithm wins.
  *
+ * Where all ranks are on one host they share its processors, so that the messages of all of them
+ * count: a star has fewer than an exchange, which has fewer hops. How many processors there are
+ * nobody is told, and the choice must not depend on it: one for two ranks is assumed.
+ * A message costs overhead at both ends, and about as much again for the ranks' turns:
+ *
+ *     T += 4 o messages of all ranks / (p / 2)
+ *
  * Source: LogGP: Alexandrov, Ionescu, Schauser and Scheiman 1995, "LogGP: incorporating long
  * messages into the LogP model".
  */
@@ -28,6 +35,7 @@ struct cost {
 	uint64_t hops[LEVEL_COUNT];
 	uint64_t messages[LEVEL_COUNT];
 	uint64_t bytes[LEVEL_COUNT];
+	uint64_t all_messages; /* of all ranks */
 	uint64_t reduced;
 };
 
@@ -176,6 +184,25 @@ static struct cost cost_of(const struct call *call, int algorithm)
 	}
 }
 
+/* As many of every rank as of the busiest, unless some have more to do by design. */
+static uint64_t all_messages_of(const struct call *call, const struct cost *cost, int algorithm)
+{
+	uint64_t p = call->world;
+	uint64_t trips = phases(call->collective);
+	bool is_rooted = call->collective == COLLECT_REDUCE || call->collective == COLLECT_BROADCAST;
+	bool has_owners = !col_collective_has_blocks(call->collective);
+	if (algorithm == COLLECT_TREE || (algorithm == COLLECT_RING && is_rooted))
+		return 2 * (p - 1) * trips;
+	if (algorithm == COLLECT_STAR && has_owners)
+		return (p - 1) * trips;
+	if (algorithm == COLLECT_DIRECT && has_owners) {
+		uint64_t owners = col_min_u64(is_rooted ? p - 1 : p,
+		                              col_div_ceil(call->bytes, COL_SLICE_QUANTUM));
+		return (call->collective == COLLECT_BARRIER ? 1 : owners) * (p - 1) * trips;
+	}
+	return p * (cost->messages[LOCAL] + cost->messages[REMOTE]);
+}
+
 /* What the busiest rank adds up: as much as it receives in the reduction. */
 static uint64_t reduced_of(const struct call *call, const struct cost *cost, int algorithm)
 {
@@ -200,6 +227,8 @@ static uint64_t time_ns(const struct call *call, const struct cost *cost)
 		call->recipe->local, call->recipe->remote,
 	};
 	wide time = transfer_ns(cost->reduced, call->recipe->reduce_bytes_per_s);
+	if (call->hosts == 1)
+		time += (wide)cost->all_messages * 8 * models[LOCAL].overhead_ns / call->world;
 	for (int level = 0; level < LEVEL_COUNT; level++) {
 		const struct collect_link_model *model = &models[level];
 		time += (wide)cost->hops[level] * model->latency_ns;
@@ -256,6 +285,7 @@ static int choose(const struct call *call, struct text *text)
 		if (!is_candidate(call, algorithm))
 			continue;
 		struct cost cost = cost_of(call, algorithm);
+		cost.all_messages = all_messages_of(call, &cost, algorithm);
 		cost.reduced = reduced_of(call, &cost, algorithm);
 		uint64_t time = time_ns(call, &cost);
 		explain(text, algorithm, &cost, time);

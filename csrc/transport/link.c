@@ -346,3 +346,11 @@ bool col_link_can_send(const struct col_link *link)
 	return link->state == COL_LINK_UP || link->state == COL_LINK_DIALING ||
 	       link->state == COL_LINK_IDLE;
 }
+
+bool col_link_is_blocked(const struct col_link *link)
+{
+	for (uint32_t i = 0; i < link->options.stream_count; i++)
+		if (link->streams[i].is_blocked)
+			return true;
+	return false;
+}

@@ -271,6 +271,8 @@ void col_link_tick(struct col_link *link, uint64_t heartbeat_ns);
 /* The process was stopped for gap_ns: the silence was its own. */
 void col_link_forgive(struct col_link *link, uint64_t gap_ns);
 bool col_link_can_send(const struct col_link *link);
+/* Some stream found no room for what is to be written. */
+bool col_link_is_blocked(const struct col_link *link);
 void col_link_figures_get(const struct col_link *link, struct col_link_figures *figures_out);
 /* Lets the dialer of a link that is up have `count` streams (at most COLLECT_STREAMS_MAX): opens
  * those that are missing. Streams are never taken away. COLLECT_E_CLOSED: not up, or the peer

@@ -567,6 +567,26 @@ TEST(two_copies_under_way_at_once_count_once)
 	net_close(net);
 }
 
+TEST(a_rank_awaits_those_whose_frames_its_lanes_are_at)
+{
+	struct net *net = net_open(test_seed(), COLLECT_ALL_REDUCE, COLLECT_STAR, 3);
+	net->credit = FRAMES_MAX;
+	net_start(net);
+	/* The hub adds in rank order; the others wait for its sum. */
+	CHECK(col_exec_awaits(&net->ranks[0].exec, 1));
+	CHECK(!col_exec_awaits(&net->ranks[0].exec, 2));
+	for (uint32_t rank = 1; rank < 3; rank++) {
+		CHECK(col_exec_awaits(&net->ranks[rank].exec, 0));
+		CHECK(!col_exec_awaits(&net->ranks[rank].exec, 3 - rank));
+	}
+	net_run(net, UINT32_MAX);
+	for (uint32_t rank = 0; rank < 3; rank++)
+		for (uint32_t other = 0; other < 3; other++)
+			CHECK(!col_exec_awaits(&net->ranks[rank].exec, other));
+	net_check(net);
+	net_close(net);
+}
+
 /* ---- 16-bit floats ---- */
 
 /* Rank 0 has `large`, the two others `small`; elements are given by their bits. */

@@ -106,6 +106,11 @@ def test_what_does_not_fit_is_refused() -> None:
         ("gather", 8, 1 << 20, None, Algorithm.DIRECT),
         ("barrier", 2, 1, None, Algorithm.EXCHANGE),
         ("all_gather", 1, 100, None, Algorithm.DIRECT),
+        # Ranks of one host share its processors: fewer messages go before fewer hops.
+        ("all_reduce", 2, 8, [0] * 2, Algorithm.EXCHANGE),
+        ("all_reduce", 4, 8, [0] * 4, Algorithm.STAR),
+        ("all_reduce", 4, 32 << 10, [0] * 4, Algorithm.STAR),
+        ("all_reduce", 4, 1 << 20, [0] * 4, Algorithm.DIRECT),
     ],
 )
 def test_the_model_chooses(
