@@ -34,12 +34,13 @@
 
 /* ---- the baton ---- */
 
-static void cond_wait_ns(pthread_cond_t *cond, pthread_mutex_t *mutex, uint64_t duration_ns)
+/* Whether it was signalled (or woke for nothing) before the time was over. */
+static bool cond_wait_ns(pthread_cond_t *cond, pthread_mutex_t *mutex, uint64_t duration_ns)
 {
 	uint64_t until_ns = col_clock_ns() + duration_ns;
 	struct timespec until = {.tv_sec = (time_t)(until_ns / COL_NS_PER_S),
 	                         .tv_nsec = (long)(until_ns % COL_NS_PER_S)};
-	pthread_cond_timedwait(cond, mutex, &until);
+	return pthread_cond_timedwait(cond, mutex, &until) == 0;
 }
 
 static bool baton_take(struct collect_engine *engine)
@@ -293,11 +294,12 @@ static bool io_may_drive(struct collect_engine *engine)
 	while (!engine->is_stopping) {
 		uint64_t driven_ns = atomic_load_explicit(&engine->driven_ns, memory_order_relaxed);
 		if (atomic_load(&engine->is_held) || atomic_load(&engine->urgent) > 0) {
-			/* The longer somebody drives, the less often this looks; who leaves then calls it. */
+			/* The longer somebody drives, the less often this looks; who leaves then calls it: not
+			 * each time that somebody leaves and comes again, or both would take turns. */
 			atomic_store(&engine->is_io_away, look_ns > LOOK_NS);
-			cond_wait_ns(&engine->io_cond, &engine->mutex, look_ns);
+			bool is_called = cond_wait_ns(&engine->io_cond, &engine->mutex, look_ns);
 			atomic_store(&engine->is_io_away, false);
-			look_ns = col_min_u64(2 * look_ns, AWAY_NS_MAX);
+			look_ns = is_called ? LOOK_NS : col_min_u64(2 * look_ns, AWAY_NS_MAX);
 		} else if (col_clock_ns() < driven_ns + LINGER_NS) {
 			cond_wait_ns(&engine->io_cond, &engine->mutex, LOOK_NS);
 		} else {
