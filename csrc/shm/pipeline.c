@@ -72,21 +72,22 @@ static size_t longest_of(const struct col_shm *shm, const size_t *at)
 
 /* ---- flags --------------------------------------------------------------------------------- */
 
-static bool have_all(const struct col_shm *shm, size_t flag, uint64_t *least, uint64_t number)
+static bool have_all(struct col_shm *shm, size_t flag, uint64_t *least, uint64_t number)
 {
 	if (*least >= number)
 		return true;
 	uint64_t found = UINT64_MAX;
+	uint64_t missing = 0;
 	for (uint32_t rank = 0; rank < shm->rank_count; rank++) {
 		const struct segment_flag *line =
 			(const void *)((const uint8_t *)&shm->ranks[rank] + flag);
 		uint64_t value = atomic_load_explicit(&line->value, memory_order_acquire);
 		found = value < found ? value : found;
-		if (found < number)
-			return false;
+		missing |= value < number ? 1ull << rank : 0;
 	}
 	*least = found;
-	return true;
+	shm->missing |= missing;
+	return missing == 0;
 }
 
 static bool all_have_copied(struct col_shm *shm, uint64_t number)
@@ -394,6 +395,7 @@ int col__pipeline_advance(struct col_shm *shm)
 	bool has_moved = false;
 	for (bool goes_on = true; goes_on && moved < ADVANCE_BYTES;) {
 		goes_on = false;
+		shm->missing = 0;
 		if (!flow->is_committed && col__is_aborted(shm))
 			return COLLECT_E_ABORTED;
 		if (may_copy(shm)) {

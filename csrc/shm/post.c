@@ -63,12 +63,14 @@ void col__post_begin(struct col_shm *shm)
 
 bool col__post_is_seen(struct col_shm *shm)
 {
+	uint64_t missing = 0;
 	for (uint32_t rank = 0; rank < shm->rank_count; rank++) {
 		const struct segment_post *post = post_of(shm, rank);
 		if (atomic_load_explicit(&post->number, memory_order_acquire) < shm->post_number)
-			return false;
+			missing |= 1ull << rank;
 	}
-	return true;
+	shm->missing = missing;
+	return missing == 0;
 }
 
 /* ---- what the target gets ------------------------------------------------------------------ */

@@ -128,7 +128,6 @@ static int state_create(const char *name, const struct col_shm_options *options,
 	shm->wake = options->wake;
 	shm->user = options->user;
 	shm->kernels = col_kernels();
-	shm->is_crowded = (long)options->rank_count > sysconf(_SC_NPROCESSORS_ONLN);
 	snprintf(shm->name, sizeof(shm->name), "%s", name);
 	sizes_choose(shm, options);
 	shm->bytes = layout_bytes(shm);

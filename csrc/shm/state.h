@@ -77,11 +77,12 @@ struct col_shm {
 	uint32_t post_bytes;
 	uint32_t chunk_bytes;
 	uint32_t slot_count;
-	bool is_crowded;      /* more ranks than processors */
 	bool is_aborted;      /* by this rank */
 	bool has_lent_target; /* the last operation's target is written by others */
 	bool is_fenced;       /* every post needs a fence before the sleepers are looked at */
 	uint32_t culprit;
+	uint32_t processor;   /* as told */
+	uint64_t missing;     /* a bit for each rank that was waited for, when last looked */
 	uint64_t post_number;
 	uint64_t long_number;
 	uint64_t block_base;  /* blocks of all operations before the one in flight */
