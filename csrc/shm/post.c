@@ -3,7 +3,8 @@
  * it; who has seen the number of all ranks takes what it needs from the slots.
  *
  * Two slots are enough: who posts number n + 2 has seen all posts n + 1, and who posted those had
- * taken what it needed from the posts n.
+ * taken what it needed from the posts n. Longer posts go round more slots, an even number of them,
+ * so that what is written has left the readers' caches (lend.c).
  *
  * A post of a few bytes lies in the cache line of its number and travels with it.
  */
@@ -11,9 +12,7 @@
 
 #include "shm/state.h"
 
-/* On processors whose cores share no cache, a line that another core has just written is fetched at
- * a quarter of the speed of memory: what is longer is written past the cache. Measured. */
-#define STREAMING_BYTES ((size_t)8 << 10)
+#define ROUND_BYTES ((size_t)4 << 10) /* longer posts go round all slots */
 
 static struct segment_post *post_of(const struct col_shm *shm, uint32_t rank)
 {
@@ -25,8 +24,8 @@ static uint8_t *data_of(const struct col_shm *shm, uint32_t rank, size_t bytes)
 {
 	if (bytes <= COL__INLINE_BYTES)
 		return post_of(shm, rank)->inlined;
-	size_t slot = (size_t)rank * 2 + shm->post_number % 2;
-	return shm->posts + slot * shm->post_bytes;
+	uint64_t slot = shm->post_number % (bytes > ROUND_BYTES ? shm->post_count : 2);
+	return shm->posts + ((size_t)rank * shm->post_count + slot) * shm->post_bytes;
 }
 
 static size_t posted_bytes(const struct col_shm *shm, uint32_t rank)
@@ -56,7 +55,7 @@ void col__post_begin(struct col_shm *shm)
 		shm->kernels->scale[flow->call.dtype](data, flow->call.source,
 		                                      bytes / flow->element_bytes, flow->call.factor);
 	else if (bytes > 0)
-		shm->kernels->copy(data, flow->call.source, bytes, bytes >= STREAMING_BYTES);
+		col__lend(shm, shm->rank, data, flow->call.source, bytes);
 	post->digest = flow->call.digest;
 	col__post(shm, &post->number, shm->post_number);
 }
