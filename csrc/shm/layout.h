@@ -3,7 +3,7 @@
  *
  *	header             one page: what this is, who has attached, who sleeps or has aborted
  *	ranks              struct segment_rank each: flags and announcements, each line with one writer
- *	posts              [rank][slot][post_bytes]
+ *	posts              [rank][posts_bytes]
  *	outboxes           [owner][slot][chunk_bytes]
  *	inboxes            [owner][from][slot][chunk_bytes]
  *

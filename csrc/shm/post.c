@@ -1,18 +1,17 @@
 /*
- * Short messages. Every rank posts what it gives into its slot of this turn, and its number beside
- * it; who has seen the number of all ranks takes what it needs from the slots.
+ * Short messages. Every rank posts what it gives, and its number beside it, in one of two places in
+ * turn; who has seen the number of all ranks takes what it needs from the posts.
  *
- * Two slots are enough: who posts number n + 2 has seen all posts n + 1, and who posted those had
- * taken what it needed from the posts n. Longer posts go round more slots, an even number of them,
- * so that what is written has left the readers' caches (lend.c).
+ * Two are enough: who posts number n + 2 has seen all posts n + 1, and who posted those had taken
+ * what it needed from the posts n.
  *
- * A post of a few bytes lies in the cache line of its number and travels with it.
+ * A post of a few bytes lies in the cache line of its number and travels with it. Longer ones lie
+ * one after the other in a ring with room for three at least: the next does not touch the last, and
+ * what is written has left the readers' caches (lend.c).
  */
 #include <string.h>
 
 #include "shm/state.h"
-
-#define ROUND_BYTES ((size_t)4 << 10) /* longer posts go round all slots */
 
 static struct segment_post *post_of(const struct col_shm *shm, uint32_t rank)
 {
@@ -24,8 +23,7 @@ static uint8_t *data_of(const struct col_shm *shm, uint32_t rank, size_t bytes)
 {
 	if (bytes <= COL__INLINE_BYTES)
 		return post_of(shm, rank)->inlined;
-	uint64_t slot = shm->post_number % (bytes > ROUND_BYTES ? shm->post_count : 2);
-	return shm->posts + ((size_t)rank * shm->post_count + slot) * shm->post_bytes;
+	return shm->posts + rank * shm->posts_bytes + shm->post_at;
 }
 
 static size_t posted_bytes(const struct col_shm *shm, uint32_t rank)
@@ -43,10 +41,21 @@ static size_t posted_bytes(const struct col_shm *shm, uint32_t rank)
 	}
 }
 
-void col__post_begin(struct col_shm *shm)
+/* The place of posts of which the longest has so many bytes. */
+static void place_choose(struct col_shm *shm, size_t longest)
+{
+	if (longest <= COL__INLINE_BYTES)
+		return;
+	size_t stride = (longest + COL__LINE_BYTES - 1) / COL__LINE_BYTES * COL__LINE_BYTES;
+	shm->post_at = shm->post_end + stride <= shm->posts_bytes ? shm->post_end : 0;
+	shm->post_end = shm->post_at + stride;
+}
+
+void col__post_begin(struct col_shm *shm, size_t longest)
 {
 	struct col__flow *flow = &shm->flow;
 	shm->post_number++;
+	place_choose(shm, longest);
 	flow->path = COL__PATH_POST;
 	struct segment_post *post = post_of(shm, shm->rank);
 	size_t bytes = posted_bytes(shm, shm->rank);

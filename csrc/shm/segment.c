@@ -62,8 +62,7 @@ static void sizes_choose(struct col_shm *shm, const struct col_shm_options *opti
 	if (shm->post_bytes == 0)
 		shm->post_bytes = 16u << 10;
 	uint32_t posts = POSTS_BYTES_AIM / ranks < POSTS_BYTES ? POSTS_BYTES_AIM / ranks : POSTS_BYTES;
-	posts = posts / shm->post_bytes / 2 * 2;
-	shm->post_count = posts < 2 ? 2 : posts;
+	shm->posts_bytes = 3 * shm->post_bytes > posts ? 3 * shm->post_bytes : page_ceil(posts);
 	shm->slot_count = options->slot_count;
 	if (shm->slot_count == 0)
 		shm->slot_count = ranks <= 4 ? 8 : ranks <= 8 ? 4 : 2;
@@ -86,7 +85,7 @@ static size_t layout_bytes(const struct col_shm *shm)
 {
 	size_t ranks = shm->rank_count;
 	size_t slots = (size_t)shm->slot_count * shm->chunk_bytes;
-	return posts_offset(shm->rank_count) + ranks * shm->post_count * shm->post_bytes + ranks * slots
+	return posts_offset(shm->rank_count) + ranks * shm->posts_bytes + ranks * slots
 	       + ranks * ranks * slots;
 }
 
@@ -96,7 +95,7 @@ static void layout_apply(struct col_shm *shm, uint8_t *base)
 	shm->header = (struct segment_header *)(void *)base;
 	shm->ranks = (struct segment_rank *)(void *)(base + page_ceil(sizeof(*shm->header)));
 	shm->posts = base + posts_offset(shm->rank_count);
-	shm->outboxes = shm->posts + ranks * shm->post_count * shm->post_bytes;
+	shm->outboxes = shm->posts + ranks * shm->posts_bytes;
 	shm->inboxes = shm->outboxes + ranks * shm->slot_count * shm->chunk_bytes;
 }
 

@@ -93,8 +93,9 @@ int col_shm_start(struct col_shm *shm, const struct col_shm_call *call)
 	flow_reset(&shm->flow);
 	processor_tell(shm);
 	shm->has_lent_target = false;
-	if (col__shape_post_bytes(shm) <= shm->post_bytes) {
-		col__post_begin(shm);
+	size_t longest = col__shape_post_bytes(shm);
+	if (longest <= shm->post_bytes) {
+		col__post_begin(shm, longest);
 		return COLLECT_OK;
 	}
 	col__announce(shm);

@@ -86,7 +86,9 @@ struct col_shm {
 	uint32_t post_bytes;
 	uint32_t chunk_bytes;
 	uint32_t slot_count;
-	uint32_t post_count;  /* slots of each rank's posts; even */
+	size_t posts_bytes;   /* of each rank */
+	size_t post_at;       /* of the last post; the same on all ranks */
+	size_t post_end;
 	bool is_aborted;      /* by this rank */
 	bool has_lent_target; /* the last operation's target is written by others */
 	bool is_fenced;       /* every post needs a fence before the sleepers are looked at */
@@ -138,7 +140,8 @@ size_t col__shape_post_bytes(const struct col_shm *shm);
 
 /* ---- post.c ---- */
 
-void col__post_begin(struct col_shm *shm);
+/* longest: of all ranks' posts, in bytes. */
+void col__post_begin(struct col_shm *shm, size_t longest);
 int col__post_advance(struct col_shm *shm);
 bool col__post_is_seen(struct col_shm *shm);
 void col__post_take(struct col_shm *shm);
