@@ -19,8 +19,8 @@
 #define LINE_BYTES 64u
 #define SHORT_BYTES ((size_t)8 << 10) /* always through the cache */
 #define TRIAL_BYTES ((size_t)4 << 10)
-/* Of a line through the cache: 26 ns where no cache is shared, at most 7 where one is. */
-#define SLOW_NS 16u
+/* Of a line through the cache: 26 ns where no cache is shared, 2 to 7 where one is. */
+#define SLOW_NS 12u
 #define PIECES_CACHED 8u    /* from one trial to the next, while the cache is good */
 #define PIECES_STREAMED 32u /* while it is not; doubles with each trial that says so, … */
 #define DOUBLINGS_MAX 5u    /* … so many times: a trial costs as much as it saves */
