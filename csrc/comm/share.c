@@ -26,7 +26,7 @@
 #include "shm/shm.h"
 
 /* Rounds of col_shm_spin between two looks at anything else. */
-#define ROUNDS 64u
+#define ROUNDS 16u
 
 static bool is_on_one_host(const struct collect_comm *comm)
 {
