@@ -2,7 +2,8 @@
  * All-reduce of float32 sums among processes of one host: the library beside bare loops of the same
  * shape without any protocol, taken in turns in one run.
  *
- *	bench_shm [-p ranks] [-b bytes] [-r rounds] [-m method]
+ *	bench_shm [-p ranks] [-b bytes_min] [-B bytes_max] [-r rounds] [-m methods]
+ *	          [-o post_bytes] [-c chunk_bytes] [-s slots]
  *
  * Microseconds per operation, the median and the least of the rounds. Methods:
  *
@@ -64,6 +65,7 @@ static uint64_t barrier_number;
 static uint64_t post_number;
 static uint64_t block_number;
 static struct col_shm *shm;
+static struct col_shm_options sizes; /* 0: the segment's choice */
 static float *arrays[METHODS][2];      /* this rank's source and target */
 static float *bare_shared[RANKS_MAX][2]; /* everybody's */
 
@@ -289,7 +291,10 @@ static void arrays_make(size_t bytes, uint32_t methods)
 static void rank_main(const char *name, size_t bytes_min, size_t bytes_max, uint32_t rounds,
                       uint32_t methods)
 {
-	struct col_shm_options options = {.nonce = 1, .rank = rank, .rank_count = ranks};
+	struct col_shm_options options = sizes;
+	options.nonce = 1;
+	options.rank = rank;
+	options.rank_count = ranks;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	cpu_set_t set;
 	CPU_ZERO(&set);
@@ -326,13 +331,16 @@ int main(int argc, char **argv)
 	uint32_t rounds = 15;
 	uint32_t methods = (1u << METHODS) - 1;
 	int option;
-	while ((option = getopt(argc, argv, "p:b:B:r:m:")) != -1) {
+	while ((option = getopt(argc, argv, "p:b:B:r:m:o:c:s:")) != -1) {
 		switch (option) {
 		case 'p': ranks = (uint32_t)atoi(optarg); break;
 		case 'b': bytes_min = (size_t)atoll(optarg); break;
 		case 'B': bytes_max = (size_t)atoll(optarg); break;
 		case 'r': rounds = (uint32_t)atoi(optarg); break;
 		case 'm': methods = (uint32_t)strtoul(optarg, NULL, 0); break;
+		case 'o': sizes.post_bytes = (uint32_t)atoi(optarg); break;
+		case 'c': sizes.chunk_bytes = (uint32_t)atoi(optarg); break;
+		case 's': sizes.slot_count = (uint32_t)atoi(optarg); break;
 		default: return 2;
 		}
 	}

@@ -27,7 +27,7 @@
 #include "shm/shm.h"
 
 /* Rounds of col_shm_spin between two looks at anything else. */
-#define ROUNDS 64u
+#define ROUNDS 16u
 
 static bool is_on_one_host(const struct collect_comm *comm)
 {
@@ -57,6 +57,7 @@ static int segment_open(struct collect_comm *comm)
 		.nonce = comm->key ^ comm->epoch,
 		.rank = comm->self_rank,
 		.rank_count = comm->member_count,
+		.is_small = comm->scope != 0,
 		.wake = wake,
 		.user = comm,
 	};

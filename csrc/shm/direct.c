@@ -322,14 +322,26 @@ static bool targets_find(struct col_shm *shm)
 	return true;
 }
 
+static bool all_have_announced(struct col_shm *shm)
+{
+	uint64_t missing = 0;
+	for (uint32_t rank = 0; rank < shm->rank_count; rank++) {
+		_Atomic uint64_t *number = &shm->ranks[rank].announcement.number;
+		if (atomic_load_explicit(number, memory_order_acquire) < shm->long_number)
+			missing |= 1ull << rank;
+	}
+	shm->missing = missing;
+	return missing == 0;
+}
+
 int col__announcements_read(struct col_shm *shm)
 {
 	struct col__flow *flow = &shm->flow;
 	uint64_t blocks = 0;
+	if (!all_have_announced(shm))
+		return COL_SHM_STUCK;
 	for (uint32_t rank = 0; rank < shm->rank_count; rank++) {
 		struct segment_announcement *announcement = &shm->ranks[rank].announcement;
-		if (atomic_load_explicit(&announcement->number, memory_order_acquire) < shm->long_number)
-			return COL_SHM_STUCK;
 		if (announcement->digest != tagged_digest(shm)) {
 			shm->culprit = rank;
 			return COLLECT_E_INVALID;
@@ -441,12 +453,14 @@ static bool pieces_advance(struct col_shm *shm)
 
 bool col__direct_is_committed(struct col_shm *shm)
 {
+	uint64_t missing = 0;
 	for (uint32_t rank = 0; rank < shm->rank_count; rank++) {
 		_Atomic uint64_t *finished = &shm->ranks[rank].finished.value;
 		if (atomic_load_explicit(finished, memory_order_acquire) < shm->long_number)
-			return false;
+			missing |= 1ull << rank;
 	}
-	return true;
+	shm->missing = missing;
+	return missing == 0;
 }
 
 void col__direct_complete(struct col_shm *shm)

@@ -3,7 +3,7 @@
  *
  *	header             one page: what this is, who has attached, who sleeps or has aborted
  *	ranks              struct segment_rank each: flags and announcements, each line with one writer
- *	posts              [rank][2][post_bytes]
+ *	posts              [rank][posts_bytes]
  *	outboxes           [owner][slot][chunk_bytes]
  *	inboxes            [owner][from][slot][chunk_bytes]
  *
@@ -79,6 +79,7 @@ struct segment_flag {
 
 struct segment_rank {
 	struct segment_post posts[2];
+	struct segment_flag processor; /* on which it was seen last; rarely changes */
 	struct segment_flag copied;   /* blocks that are in the others' inboxes */
 	struct segment_flag reduced;  /* blocks that this owner has taken from its inbox … */
 	struct segment_flag fetched;  /* … and from the others' outboxes */

@@ -26,6 +26,8 @@
 #include "base/size.h"
 #include "shm/state.h"
 
+#define PAGE_BYTES ((size_t)4 << 10)
+#define PART_BYTES ((size_t)16 << 10)    /* stays in the first-level cache */
 #define ADVANCE_BYTES ((size_t)1 << 20)  /* what one call moves, about */
 #define STREAMING_BYTES ((size_t)4 << 20) /* longer targets bypass the cache */
 
@@ -33,7 +35,7 @@
 
 static size_t slot_of(const struct col_shm *shm, uint64_t block)
 {
-	return (shm->block_base + block) % shm->slot_count * shm->chunk_bytes;
+	return (shm->block_base + block) % shm->slot_count * shm->chunk_bytes + shm->flow.shift;
 }
 
 static uint8_t *outbox(const struct col_shm *shm, uint32_t owner, uint64_t block)
@@ -72,21 +74,22 @@ static size_t longest_of(const struct col_shm *shm, const size_t *at)
 
 /* ---- flags --------------------------------------------------------------------------------- */
 
-static bool have_all(const struct col_shm *shm, size_t flag, uint64_t *least, uint64_t number)
+static bool have_all(struct col_shm *shm, size_t flag, uint64_t *least, uint64_t number)
 {
 	if (*least >= number)
 		return true;
 	uint64_t found = UINT64_MAX;
+	uint64_t missing = 0;
 	for (uint32_t rank = 0; rank < shm->rank_count; rank++) {
 		const struct segment_flag *line =
 			(const void *)((const uint8_t *)&shm->ranks[rank] + flag);
 		uint64_t value = atomic_load_explicit(&line->value, memory_order_acquire);
 		found = value < found ? value : found;
-		if (found < number)
-			return false;
+		missing |= value < number ? 1ull << rank : 0;
 	}
 	*least = found;
-	return true;
+	shm->missing |= missing;
+	return missing == 0;
 }
 
 static bool all_have_copied(struct col_shm *shm, uint64_t number)
@@ -133,15 +136,17 @@ static bool commit(struct col_shm *shm)
 
 /* ---- stages -------------------------------------------------------------------------------- */
 
-static void source_copy(struct col_shm *shm, uint8_t *target, size_t at, size_t bytes)
+/* Into a slot of `reader`'s. */
+static void source_lend(struct col_shm *shm, uint32_t reader, uint8_t *slot, size_t at,
+                        size_t bytes)
 {
 	const struct col__flow *flow = &shm->flow;
 	const uint8_t *source = (const uint8_t *)flow->call.source + at;
 	if (flow->is_scaled)
-		shm->kernels->scale[flow->call.dtype](target, source, bytes / flow->element_bytes,
+		shm->kernels->scale[flow->call.dtype](slot, source, bytes / flow->element_bytes,
 		                                      flow->call.factor);
 	else
-		shm->kernels->copy(target, source, bytes, true);
+		col__lend(shm, reader, slot, source, bytes);
 }
 
 static size_t block_copy(struct col_shm *shm, uint64_t block)
@@ -157,10 +162,39 @@ static size_t block_copy(struct col_shm *shm, uint64_t block)
 		size_t at = part_of(shm, flow->source_at, owner, block, &bytes);
 		if (bytes == 0 || (owner == shm->rank && !flow->is_scaled))
 			continue;
-		source_copy(shm, inbox(shm, owner, shm->rank, block), at, bytes);
+		source_lend(shm, owner, inbox(shm, owner, shm->rank, block), at, bytes);
 		moved += bytes;
 	}
 	return moved;
+}
+
+/* Whether the own slice of a result goes straight into the own target, too. */
+static bool keeps_result(const struct col_shm *shm)
+{
+	const struct col__flow *flow = &shm->flow;
+	return flow->middle == COL__MIDDLE_REDUCE && !flow->is_deferred && col__target_is_mine(shm);
+}
+
+/* Reduces the own chunk into the outbox, by way of the first-level cache. Moves the sources. */
+static void result_lend(struct col_shm *shm, uint64_t block, const void **sources, size_t bytes)
+{
+	const struct col__flow *flow = &shm->flow;
+	_Alignas(64) uint8_t result[PART_BYTES];
+	uint8_t *slot = outbox(shm, shm->rank, block);
+	uint8_t *target = NULL;
+	size_t unused;
+	if (keeps_result(shm))
+		target = flow->target + part_of(shm, flow->target_at, shm->rank, block, &unused);
+	for (size_t at = 0; at < bytes; at += sizeof(result)) {
+		size_t part = col_min_u64(bytes - at, sizeof(result));
+		shm->kernels->reduce_many[flow->call.dtype][flow->call.reduce_op](
+			result, sources, shm->rank_count, part / flow->element_bytes, flow->divisor, false);
+		col__lend(shm, shm->rank, slot + at, result, part);
+		if (target != NULL)
+			shm->kernels->copy(target + at, result, part, flow->is_streaming);
+		for (uint32_t rank = 0; rank < shm->rank_count; rank++)
+			sources[rank] = (const uint8_t *)sources[rank] + part;
+	}
 }
 
 static size_t middle_reduce(struct col_shm *shm, uint64_t block)
@@ -179,12 +213,12 @@ static size_t middle_reduce(struct col_shm *shm, uint64_t block)
 		else
 			sources[rank] = inbox(shm, shm->rank, rank, block);
 	}
-	uint8_t *target = outbox(shm, shm->rank, block);
-	if (!flow->has_fetches)
-		target = flow->target + (at - flow->source_at[shm->rank]);
-	shm->kernels->reduce_many[flow->call.dtype][flow->call.reduce_op](
-		target, sources, shm->rank_count, bytes / flow->element_bytes, flow->divisor,
-		flow->is_streaming || flow->has_fetches);
+	if (flow->has_fetches)
+		result_lend(shm, block, sources, bytes);
+	else
+		shm->kernels->reduce_many[flow->call.dtype][flow->call.reduce_op](
+			flow->target + (at - flow->source_at[shm->rank]), sources, shm->rank_count,
+			bytes / flow->element_bytes, flow->divisor, flow->is_streaming);
 	return bytes * shm->rank_count;
 }
 
@@ -194,7 +228,7 @@ static size_t middle_offer(struct col_shm *shm, uint64_t block)
 	size_t bytes;
 	size_t at = part_of(shm, flow->source_at, shm->rank, block, &bytes);
 	if (bytes > 0)
-		source_copy(shm, outbox(shm, shm->rank, block), at, bytes);
+		source_lend(shm, shm->rank, outbox(shm, shm->rank, block), at, bytes);
 	return bytes;
 }
 
@@ -263,7 +297,8 @@ static size_t block_fetch(struct col_shm *shm, uint64_t block)
 		if (flow->middle == COL__MIDDLE_OFFER && owner == shm->rank)
 			source = (const uint8_t *)flow->call.source + flow->source_at[owner]
 			         + (at - flow->target_at[owner]);
-		if (bytes == 0 || source == flow->target + at)
+		bool is_kept = owner == shm->rank && keeps_result(shm);
+		if (bytes == 0 || is_kept || source == flow->target + at)
 			continue;
 		shm->kernels->copy(flow->target + at, source, bytes, flow->is_streaming);
 		moved += bytes;
@@ -308,6 +343,17 @@ int col__area_take(struct col__flow *flow, size_t bytes)
 	return COLLECT_OK;
 }
 
+/* One short block does not always use the beginning of a slot, but each time another part, as
+ * lend.c needs it. All ranks know alike how long it is, unless pieces are ragged. */
+static size_t shift_of(const struct col_shm *shm, size_t longest)
+{
+	const struct col__flow *flow = &shm->flow;
+	size_t stride = (longest + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+	if (flow->is_ragged || flow->block_count != 1 || longest == 0)
+		return 0;
+	return shm->block_base / shm->slot_count % (shm->chunk_bytes / stride) * stride;
+}
+
 /* Stages that this rank has nothing to do in are passed at once. */
 static void stages_skip(struct col_shm *shm)
 {
@@ -338,6 +384,7 @@ int col__pipeline_begin(struct col_shm *shm)
 		flow->block_count = col_div_ceil(longest, shm->chunk_bytes);
 	if (flow->block_count == 0)
 		flow->block_count = 1;
+	flow->shift = shift_of(shm, longest);
 	flow->is_streaming = target_bytes >= STREAMING_BYTES;
 	if (col__target_hides_source(shm)) {
 		flow->is_deferred = flow->block_count <= shm->slot_count;
@@ -394,6 +441,7 @@ int col__pipeline_advance(struct col_shm *shm)
 	bool has_moved = false;
 	for (bool goes_on = true; goes_on && moved < ADVANCE_BYTES;) {
 		goes_on = false;
+		shm->missing = 0;
 		if (!flow->is_committed && col__is_aborted(shm))
 			return COLLECT_E_ABORTED;
 		if (may_copy(shm)) {

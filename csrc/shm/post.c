@@ -1,19 +1,17 @@
 /*
- * Short messages. Every rank posts what it gives into its slot of this turn, and its number beside
- * it; who has seen the number of all ranks takes what it needs from the slots.
+ * Short messages. Every rank posts what it gives, and its number beside it, in one of two places in
+ * turn; who has seen the number of all ranks takes what it needs from the posts.
  *
- * Two slots are enough: who posts number n + 2 has seen all posts n + 1, and who posted those had
- * taken what it needed from the posts n.
+ * Two are enough: who posts number n + 2 has seen all posts n + 1, and who posted those had taken
+ * what it needed from the posts n.
  *
- * A post of a few bytes lies in the cache line of its number and travels with it.
+ * A post of a few bytes lies in the cache line of its number and travels with it. Longer ones lie
+ * one after the other in a ring with room for three at least: the next does not touch the last, and
+ * what is written has left the readers' caches (lend.c).
  */
 #include <string.h>
 
 #include "shm/state.h"
-
-/* On processors whose cores share no cache, a line that another core has just written is fetched at
- * a quarter of the speed of memory: what is longer is written past the cache. Measured. */
-#define STREAMING_BYTES ((size_t)8 << 10)
 
 static struct segment_post *post_of(const struct col_shm *shm, uint32_t rank)
 {
@@ -25,8 +23,7 @@ static uint8_t *data_of(const struct col_shm *shm, uint32_t rank, size_t bytes)
 {
 	if (bytes <= COL__INLINE_BYTES)
 		return post_of(shm, rank)->inlined;
-	size_t slot = (size_t)rank * 2 + shm->post_number % 2;
-	return shm->posts + slot * shm->post_bytes;
+	return shm->posts + rank * shm->posts_bytes + shm->post_at;
 }
 
 static size_t posted_bytes(const struct col_shm *shm, uint32_t rank)
@@ -44,10 +41,21 @@ static size_t posted_bytes(const struct col_shm *shm, uint32_t rank)
 	}
 }
 
-void col__post_begin(struct col_shm *shm)
+/* The place of posts of which the longest has so many bytes. */
+static void place_choose(struct col_shm *shm, size_t longest)
+{
+	if (longest <= COL__INLINE_BYTES)
+		return;
+	size_t stride = (longest + COL__LINE_BYTES - 1) / COL__LINE_BYTES * COL__LINE_BYTES;
+	shm->post_at = shm->post_end + stride <= shm->posts_bytes ? shm->post_end : 0;
+	shm->post_end = shm->post_at + stride;
+}
+
+void col__post_begin(struct col_shm *shm, size_t longest)
 {
 	struct col__flow *flow = &shm->flow;
 	shm->post_number++;
+	place_choose(shm, longest);
 	flow->path = COL__PATH_POST;
 	struct segment_post *post = post_of(shm, shm->rank);
 	size_t bytes = posted_bytes(shm, shm->rank);
@@ -56,19 +64,21 @@ void col__post_begin(struct col_shm *shm)
 		shm->kernels->scale[flow->call.dtype](data, flow->call.source,
 		                                      bytes / flow->element_bytes, flow->call.factor);
 	else if (bytes > 0)
-		shm->kernels->copy(data, flow->call.source, bytes, bytes >= STREAMING_BYTES);
+		col__lend(shm, shm->rank, data, flow->call.source, bytes);
 	post->digest = flow->call.digest;
 	col__post(shm, &post->number, shm->post_number);
 }
 
 bool col__post_is_seen(struct col_shm *shm)
 {
+	uint64_t missing = 0;
 	for (uint32_t rank = 0; rank < shm->rank_count; rank++) {
 		const struct segment_post *post = post_of(shm, rank);
 		if (atomic_load_explicit(&post->number, memory_order_acquire) < shm->post_number)
-			return false;
+			missing |= 1ull << rank;
 	}
-	return true;
+	shm->missing = missing;
+	return missing == 0;
 }
 
 /* ---- what the target gets ------------------------------------------------------------------ */

@@ -30,9 +30,15 @@
 #define DIRECTORY "/dev/shm/"
 #define PATH_BYTES (sizeof(DIRECTORY) + COL_SHM_NAME_BYTES)
 
-/* Of all chunks that one rank has in flight in one direction: measured, with benchmarks/shm. */
-#define BLOCK_BYTES (256u << 10)
+/* Measured, with benchmarks/shm: what a rank writes before it writes the same slots again is more
+ * than fits the caches that no other processor shares (lend.c), … */
+#define POSTS_BYTES (2u << 20)
+#define ROUND_BYTES (2u << 20)
+/* … if that is not too much in all. */
+#define POSTS_BYTES_AIM (8u << 20)
 #define SEGMENT_BYTES_AIM (16u << 20)
+/* A small one is so many times smaller. */
+#define SMALL_PART 16u
 
 static size_t page_ceil(size_t bytes)
 {
@@ -54,15 +60,19 @@ static bool options_are_valid(const struct col_shm_options *options)
 static void sizes_choose(struct col_shm *shm, const struct col_shm_options *options)
 {
 	uint32_t ranks = options->rank_count;
+	uint32_t part = options->is_small ? SMALL_PART : 1;
 	shm->post_bytes = options->post_bytes;
 	if (shm->post_bytes == 0)
 		shm->post_bytes = 16u << 10;
+	uint32_t posts = POSTS_BYTES_AIM / ranks < POSTS_BYTES ? POSTS_BYTES_AIM / ranks : POSTS_BYTES;
+	posts /= part;
+	shm->posts_bytes = 3 * shm->post_bytes > posts ? 3 * shm->post_bytes : page_ceil(posts);
 	shm->slot_count = options->slot_count;
 	if (shm->slot_count == 0)
-		shm->slot_count = ranks <= 8 ? 4 : 2;
+		shm->slot_count = ranks <= 4 ? 8 : ranks <= 8 ? 4 : 2;
 	shm->chunk_bytes = options->chunk_bytes;
 	if (shm->chunk_bytes == 0) {
-		uint32_t chunk = BLOCK_BYTES / ranks;
+		uint32_t chunk = ROUND_BYTES / part / (ranks <= 2 ? 1 : ranks) / shm->slot_count;
 		uint32_t most = SEGMENT_BYTES_AIM / (ranks * (ranks + 1) * shm->slot_count);
 		chunk = chunk < most ? chunk : most;
 		shm->chunk_bytes = chunk < PAGE_BYTES ? PAGE_BYTES : chunk / PAGE_BYTES * PAGE_BYTES;
@@ -79,7 +89,7 @@ static size_t layout_bytes(const struct col_shm *shm)
 {
 	size_t ranks = shm->rank_count;
 	size_t slots = (size_t)shm->slot_count * shm->chunk_bytes;
-	return posts_offset(shm->rank_count) + ranks * 2 * shm->post_bytes + ranks * slots
+	return posts_offset(shm->rank_count) + ranks * shm->posts_bytes + ranks * slots
 	       + ranks * ranks * slots;
 }
 
@@ -89,7 +99,7 @@ static void layout_apply(struct col_shm *shm, uint8_t *base)
 	shm->header = (struct segment_header *)(void *)base;
 	shm->ranks = (struct segment_rank *)(void *)(base + page_ceil(sizeof(*shm->header)));
 	shm->posts = base + posts_offset(shm->rank_count);
-	shm->outboxes = shm->posts + ranks * 2 * shm->post_bytes;
+	shm->outboxes = shm->posts + ranks * shm->posts_bytes;
 	shm->inboxes = shm->outboxes + ranks * shm->slot_count * shm->chunk_bytes;
 }
 
@@ -128,7 +138,6 @@ static int state_create(const char *name, const struct col_shm_options *options,
 	shm->wake = options->wake;
 	shm->user = options->user;
 	shm->kernels = col_kernels();
-	shm->is_crowded = (long)options->rank_count > sysconf(_SC_NPROCESSORS_ONLN);
 	snprintf(shm->name, sizeof(shm->name), "%s", name);
 	sizes_choose(shm, options);
 	shm->bytes = layout_bytes(shm);

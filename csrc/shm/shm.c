@@ -8,7 +8,9 @@
 #include "base/assert.h"
 #include "shm/state.h"
 
-#define PAUSES 60u /* before the first yield, where there is a processor for every rank */
+/* Before the first yield, while nobody who is waited for needs this processor: some microseconds,
+ * in which the ranks of another processor can take turns. */
+#define PAUSES 200u
 
 static inline void pause_briefly(void)
 {
@@ -18,6 +20,30 @@ static inline void pause_briefly(void)
 	atomic_signal_fence(memory_order_seq_cst);
 #endif
 }
+
+/* ---- whose turn it is ---------------------------------------------------------------------- */
+
+static void processor_tell(struct col_shm *shm)
+{
+	uint32_t processor = (uint32_t)sched_getcpu();
+	if (processor == shm->processor)
+		return;
+	shm->processor = processor;
+	atomic_store_explicit(&shm->ranks[shm->rank].processor.value, processor, memory_order_relaxed);
+}
+
+/* Whether a rank that is waited for can, as far as it told, not run before this one yields. */
+static bool is_in_the_way(const struct col_shm *shm)
+{
+	for (uint64_t missing = shm->missing; missing != 0; missing &= missing - 1) {
+		const struct segment_flag *told = &shm->ranks[__builtin_ctzll(missing)].processor;
+		if (atomic_load_explicit(&told->value, memory_order_relaxed) == shm->processor)
+			return true;
+	}
+	return false;
+}
+
+/* ---- an operation -------------------------------------------------------------------------- */
 
 static void flow_reset(struct col__flow *flow)
 {
@@ -65,9 +91,11 @@ int col_shm_start(struct col_shm *shm, const struct col_shm_call *call)
 	if (status != COLLECT_OK)
 		return status;
 	flow_reset(&shm->flow);
+	processor_tell(shm);
 	shm->has_lent_target = false;
-	if (col__shape_post_bytes(shm) <= shm->post_bytes) {
-		col__post_begin(shm);
+	size_t longest = col__shape_post_bytes(shm);
+	if (longest <= shm->post_bytes) {
+		col__post_begin(shm, longest);
 		return COLLECT_OK;
 	}
 	col__announce(shm);
@@ -135,8 +163,8 @@ int col_shm_advance(struct col_shm *shm)
 
 int col_shm_spin(struct col_shm *shm, uint32_t rounds)
 {
-	uint32_t pauses = shm->is_crowded ? 0 : PAUSES;
-	uint32_t stuck = 0;
+	uint32_t pauses = 0;
+	uint32_t yields = 0;
 	for (;;) {
 		int progress = path_advance(shm);
 		if (progress == COL_SHM_DONE) {
@@ -144,15 +172,20 @@ int col_shm_spin(struct col_shm *shm, uint32_t rounds)
 			return progress;
 		}
 		if (progress == COL_SHM_MOVED) {
-			stuck = 0;
+			pauses = 0;
+			yields = 0;
 			continue;
 		}
-		if (progress != COL_SHM_STUCK || stuck >= rounds)
+		if (progress != COL_SHM_STUCK || yields >= rounds)
 			return progress;
-		if (stuck++ < pauses)
+		if (pauses < PAUSES && !is_in_the_way(shm)) {
+			pauses++;
 			pause_briefly();
-		else
+		} else {
+			yields++;
 			sched_yield();
+			processor_tell(shm);
+		}
 	}
 }
 

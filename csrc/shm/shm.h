@@ -12,12 +12,16 @@
  * Paths, from the shortest message to the longest:
  *
  *	post      every rank posts what it gives, once; who sees all posts takes what it needs from
- *	          them, in rank order. One synchronisation; two slots are used in turn.
+ *	          them, in rank order. One synchronisation; the next post lies elsewhere.
  *	exchange  the same in chunks, for all-reduce of two ranks.
  *	pipeline  chunk by chunk: each rank copies what others own into their inboxes, owners reduce
  *	          while the chunk is in the cache, and everybody copies from the owners' outboxes.
  *	direct    sources that lie in memory of collect_shared_alloc are read where they are, and
  *	          when the targets do too, written where they are: no copies.
+ *
+ * What ranks read of each other is written to slots that are used in turn, through the cache or
+ * past it: each rank finds out which costs less (lend.c). What it finds may differ from rank to
+ * rank and changes nothing but time.
  *
  * The bits of a result are those of a reduction in rank order, whatever the path.
  *
@@ -56,6 +60,7 @@ struct col_shm_options {
 	uint32_t post_bytes; /* most that a rank posts; multiple of 4096. 0: by rank_count */
 	uint32_t chunk_bytes; /* multiple of 4096. 0: by rank_count */
 	uint32_t slot_count; /* chunks in flight from one rank to another, 2…8. 0: by rank_count */
+	bool is_small;       /* there may be many: slots are fewer and go round in private caches */
 	col_shm_wake_fn *wake;
 	void *user;
 };
@@ -111,7 +116,8 @@ int col_shm_start(struct col_shm *shm, const struct col_shm_call *call);
  * arrays are not where it says. All are final: abort. */
 int col_shm_advance(struct col_shm *shm);
 
-/* Advances, with pauses and then yields while stuck, for at most so many rounds. As
+/* Advances, and while it is stuck yields for at most so many rounds: at once when a rank that is
+ * waited for was last seen on this processor, else after some microseconds of pauses. As
  * col_shm_advance. */
 int col_shm_spin(struct col_shm *shm, uint32_t rounds);
 

@@ -42,6 +42,7 @@ struct col__flow {
 	size_t area_capacity;
 	enum col__middle middle;
 	uint32_t divisor;
+	size_t shift;           /* of what is in the slots, when that is short */
 	uint64_t block_count;   /* 0: not known before all have announced */
 	uint64_t copied;        /* blocks of this operation that are through a stage */
 	uint64_t reduced;
@@ -65,6 +66,14 @@ struct col__flow {
 	uint8_t *targets[COL_SHM_RANKS_MAX];       /* where writes_targets */
 };
 
+/* How one reader's slots are written; see lend.c. */
+struct col__lending {
+	uint32_t pieces;    /* before the next trial */
+	uint8_t votes;      /* of trials, against what is done */
+	uint8_t doublings;  /* of the pieces between trials */
+	bool is_streaming;
+};
+
 struct col_shm {
 	struct segment_header *header;
 	struct segment_rank *ranks;
@@ -77,11 +86,15 @@ struct col_shm {
 	uint32_t post_bytes;
 	uint32_t chunk_bytes;
 	uint32_t slot_count;
-	bool is_crowded;      /* more ranks than processors */
+	size_t posts_bytes;   /* of each rank */
+	size_t post_at;       /* of the last post; the same on all ranks */
+	size_t post_end;
 	bool is_aborted;      /* by this rank */
 	bool has_lent_target; /* the last operation's target is written by others */
 	bool is_fenced;       /* every post needs a fence before the sleepers are looked at */
 	uint32_t culprit;
+	uint32_t processor;   /* as told */
+	uint64_t missing;     /* a bit for each rank that was waited for, when last looked */
 	uint64_t post_number;
 	uint64_t long_number;
 	uint64_t block_base;  /* blocks of all operations before the one in flight */
@@ -92,6 +105,7 @@ struct col_shm {
 	col_shm_wake_fn *wake;
 	void *user;
 	struct col__flow flow;
+	struct col__lending lendings[COL_SHM_RANKS_MAX]; /* by reader; self: for all ranks */
 	uint64_t heap_releases; /* when the own table was last scrubbed */
 	uint32_t entry_since[COL__ENTRIES_MAX];
 	uint32_t mapped_version[COL_SHM_RANKS_MAX];
@@ -111,6 +125,12 @@ static inline bool col__is_aborted(const struct col_shm *shm)
 	return atomic_load_explicit(&shm->header->is_aborted, memory_order_acquire) != 0;
 }
 
+/* ---- lend.c ---- */
+
+/* Copies into a slot that `reader` reads; self: that all ranks read. */
+void col__lend(struct col_shm *shm, uint32_t reader, uint8_t *slot, const uint8_t *data,
+               size_t bytes);
+
 /* ---- shape.c: who gives and gets what ---- */
 
 /* Fills flow from the call; 0 or COLLECT_E_*. */
@@ -120,7 +140,8 @@ size_t col__shape_post_bytes(const struct col_shm *shm);
 
 /* ---- post.c ---- */
 
-void col__post_begin(struct col_shm *shm);
+/* longest: of all ranks' posts, in bytes. */
+void col__post_begin(struct col_shm *shm, size_t longest);
 int col__post_advance(struct col_shm *shm);
 bool col__post_is_seen(struct col_shm *shm);
 void col__post_take(struct col_shm *shm);
