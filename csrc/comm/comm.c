@@ -362,6 +362,7 @@ int collect_comm_create(collect_engine *engine, uint64_t key, uint64_t self,
 	comm->key = key;
 	comm->self = self;
 	comm->runners_version = 1; /* an op that never ran has none */
+	atomic_init(&comm->holds, 1);
 	col__messages_init(comm);
 	col_engine_enter(engine);
 	comm->next = engine->comms;
@@ -371,7 +372,7 @@ int collect_comm_create(collect_engine *engine, uint64_t key, uint64_t self,
 	return COLLECT_OK;
 }
 
-static void comm_free(struct collect_comm *comm)
+static void comm_fini(struct collect_comm *comm)
 {
 	while (comm->links != NULL)
 		col__mesh_remove(comm, comm->links);
@@ -387,7 +388,17 @@ static void comm_free(struct collect_comm *comm)
 	col_free(comm->result.bytes);
 	col_free(comm->retained.bytes);
 	col_free(comm->repair_has);
-	col_free(comm);
+}
+
+void col__comm_hold(struct collect_comm *comm)
+{
+	atomic_fetch_add_explicit(&comm->holds, 1, memory_order_relaxed);
+}
+
+void col__comm_release(struct collect_comm *comm)
+{
+	if (atomic_fetch_sub(&comm->holds, 1) == 1)
+		col_free(comm);
 }
 
 void collect_comm_destroy(collect_comm **comm_in)
@@ -398,6 +409,7 @@ void collect_comm_destroy(collect_comm **comm_in)
 	struct collect_engine *engine = comm->engine;
 	col_engine_enter(engine);
 	comm->is_frozen = true; /* nothing starts any more */
+	atomic_store(&comm->is_closed, true);
 	col__op_give_up_all(comm, COLLECT_E_CLOSED);
 	col__messages_give_up(comm, COLLECT_E_CLOSED);
 	while (comm->ops_head != NULL) {
@@ -406,13 +418,20 @@ void collect_comm_destroy(collect_comm **comm_in)
 		op->is_queued = false;
 		col__op_release(op);
 	}
+	/* Who waited is on its way out. */
+	while (atomic_load(&comm->inside) > 0) {
+		col_engine_leave(engine);
+		col_engine_pause(engine);
+		col_engine_enter(engine);
+	}
 	for (struct collect_comm **at = &engine->comms; *at != NULL; at = &(*at)->next) {
 		if (*at != comm)
 			continue;
 		*at = comm->next;
 		break;
 	}
-	comm_free(comm);
+	comm_fini(comm);
 	col_engine_leave(engine);
+	col__comm_release(comm);
 	*comm_in = NULL;
 }
