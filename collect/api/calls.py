@@ -12,8 +12,9 @@ from collect.api.work import PackedWork, Result, Work, finished, seconds
 from collect.errors import Aborted, InvalidArgument
 from collect.native.buffer import Array
 from collect.native.call import Call, LaidOut
-from collect.native.codes import Collective, Signature
+from collect.native.codes import Collective
 from collect.session.operations import Session
+from collect.session.plain import PlainCalls
 
 PACKED_BYTES_MAX = 64 * 1024  # larger all-reduces gain nothing from sharing an operation
 PACK_BYTES_MAX = 1 << 20
@@ -26,8 +27,8 @@ class Calls:
         self._session = session
         self._maker = session.maker
         self._batch: Batch | None = None
-        # The signatures of all-reduces of plain arrays, by what the caller said.
-        self._fast: dict[tuple[Any, str, str], Signature] = {}
+        # All-reduces of plain arrays, by what the caller said.
+        self._plain: dict[tuple[Any, str, str], PlainCalls] = {}
 
     def coalesce(self) -> Batch:
         """Calls inside `with group.coalesce() as batch:` are submitted together, at its end.

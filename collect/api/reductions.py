@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Literal, overload
 
 import numpy as np
+from numpy import ndarray
 
 from collect.api.calls import Calls
 from collect.api.ranges import to_be_produced
-from collect.api.work import Result, Work, finished, seconds
+from collect.api.work import Result, Work, seconds
 from collect.errors import InvalidArgument
 from collect.native.buffer import divide, empty_like, is_plain, view_of
 from collect.native.call import Call
@@ -106,6 +107,24 @@ class Reductions(Calls):
             Fenced: the others went on without this peer. Here only.
             Closed: this peer left. Here only.
         """
+        if (
+            type(array) is ndarray
+            and weight is None
+            and factor is None
+            and timeout is None
+            and not async_op
+            and self._batch is None
+        ):
+            try:
+                plain = self._plain[array.dtype, op, algorithm]
+            except (KeyError, TypeError):
+                pass
+            else:
+                target = array if out is None else out
+                if target is array or type(target) is ndarray:
+                    operation = plain.run(array, target)
+                    if operation is not None:
+                        return Result(target, operation, self._session)
         if weight is not None:
             self._require_blocking(async_op or produced, "a weighted average")
             if op != "avg" or factor is not None:
@@ -116,28 +135,23 @@ class Reductions(Calls):
             made = self._maker.all_reduce(array, op, out=out, algorithm=algorithm, factor=factor)
             return self._start_produced(to_be_produced(made, array, async_op), timeout)
         call = self._all_reduce_call(array, op, out, factor, algorithm)
-        if async_op or timeout is not None or self._batch is not None:
-            return self._do(call, async_op, timeout)  # type: ignore[no-any-return]
-        session = self._session
-        operation = session.run(call)
-        if type(call) is Call:
-            return Result(call.result, operation, session)
-        return finished(operation, session)
+        return self._do(call, async_op, timeout)  # type: ignore[no-any-return]
 
     def _all_reduce_call(
         self, array: Any, op: str, out: Any, factor: float | None, algorithm: str
     ) -> Call:
         """The way for contiguous arrays is short; all else is checked step by step."""
-        if factor is None and type(array) is np.ndarray:
+        is_plain_array = type(array) is ndarray and factor is None
+        if is_plain_array:
             try:
-                signature = self._fast[array.dtype, op, algorithm]
+                signature = self._plain[array.dtype, op, algorithm].signature
             except (KeyError, TypeError):
                 pass
             else:
                 if out is None and array.flags.carray:
                     return Call(signature, array, array, array.size, array)
                 if (
-                    type(out) is np.ndarray
+                    type(out) is ndarray
                     and out.flags.carray
                     and is_plain(array)
                     and out.dtype == array.dtype
@@ -146,8 +160,9 @@ class Reductions(Calls):
                 ):
                     return Call(signature, array, out, array.size, out)
         call = self._maker.all_reduce(array, op, out=out, algorithm=algorithm, factor=factor)
-        if type(array) is np.ndarray and array.dtype in DTYPE_CODES and op != PREMUL_SUM:
-            self._fast[array.dtype, op, algorithm] = call.signature
+        if is_plain_array and array.dtype in DTYPE_CODES and op != PREMUL_SUM:
+            made = self._session.plain_calls(call.signature)
+            self._plain.setdefault((array.dtype, op, algorithm), made)
         return call
 
     def _weighted(

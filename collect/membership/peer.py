@@ -73,9 +73,10 @@ __all__ = ["Peer", "State"]
 class Peer(Boundaries):
     """One process's membership in one group.
 
-    The owner may read, under its lock: `state`, `view`, `switch`, `boundaries`, `welcome`,
-    `next_deadline_s`, `is_boundary_due`. While `state` is ACTIVE or FROZEN and `switch` is None
-    it may pass a boundary at once with `boundaries += 1`, without an event.
+    The owner may read, under its lock: `state`, `view`, `switch`, `boundaries`, `boundaries_free`,
+    `welcome`, `next_deadline_s`, `is_boundary_due`. It may pass boundaries up to `boundaries_free`
+    at once, without an event: before the next event it adds them to `boundaries`, and from then on
+    asks for `boundaries_free` anew.
 
     Args:
         join: what this process is; `incarnation` is fresh and random.

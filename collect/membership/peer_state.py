@@ -42,6 +42,7 @@ from collect.wire.messages import (
 
 PINGS_PER_TIMEOUT = 4
 FAILURES_KEPT_MAX = 64
+BOUNDARY_MAX = 2**63 - 1
 
 
 class State(Enum):
@@ -123,6 +124,15 @@ class PeerState:
     def is_boundary_due(self) -> bool:
         """The next boundary is that of a switch: consume all operations before asking to pass."""
         return self.switch is not None and self.boundaries + 1 >= self.switch.mark.boundary
+
+    @property
+    def boundaries_free(self) -> int:
+        """The last boundary that may be passed without asking, as things stand."""
+        if self.state not in (State.ACTIVE, State.FROZEN):
+            return self.boundaries
+        if self.switch is None:
+            return BOUNDARY_MAX
+        return max(self.boundaries, self.switch.mark.boundary - 1)
 
     def failure_of(self, op: Op) -> FailReason:
         """Why a verdict failed `op`."""

@@ -80,7 +80,8 @@ class LaidOut(Call):
         target_counts: elements from each member, of an all-to-all.
         unpack: memory of the caller that the target is copied to at the end, or None.
         blocks: the result's first axis has as many entries as there were participants.
-        like: makes the result's memory when the members are known: what it is to be like.
+        like: `require` makes the result's memory, for as many members as there are: what it is to
+            be like. None: the memory stays what it is.
     """
 
     root = 0
@@ -109,7 +110,8 @@ class LaidOut(Call):
 
     def require(self, size: int, rank: int) -> None:
         if self.like is not None:
-            self._make_blocks(size)
+            if self.world != size:
+                self._make_blocks(size)
         elif self.blocks and self.target is None:
             self.world = size  # only the root has room for all, and knows how much
         elif self.blocks:
@@ -132,7 +134,6 @@ class LaidOut(Call):
         self.result = empty_like(self.like, self.source, shape)
         self.target = view_of(self.result, "out")[0]
         self.world = size
-        self.like = None
 
     def finish(self, participants: int) -> Any:
         if self.unpack is not None:

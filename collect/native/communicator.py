@@ -1,6 +1,7 @@
 """One group's data plane in this process: a comm of the C core.
 
-Threads: everything may be called from any thread. `close` waits until nobody is inside the core.
+Threads: everything may be called from any thread. `close` waits until nobody is inside the core: in
+a function of the comm, by the gate; in one of an operation, by the core itself.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import Any
 
 from collect import native
 from collect.native import status
-from collect.native.call import Counts, LaidOut
+from collect.native.call import Call, Counts, LaidOut
 from collect.native.codes import Signature
 from collect.native.definition import Definition
 from collect.native.message import Message
-from collect.native.operation import NS_PER_S, Core, Operation, Prepared
+from collect.native.operation import NS_PER_S, REFUSALS, Core, Operation, Prepared
 from collect.types import (
     LinkLoss,
     LinkModel,
@@ -102,13 +103,21 @@ class Communicator:
 
     # ---- operations ----------------------------------------------------------------------
 
-    def start(self, operation: Operation, deadline_ns: int, slice_ns: int = 0) -> int:
+    def start(
+        self,
+        operation: Operation,
+        deadline_ns: int,
+        slice_ns: int = 0,
+        *,
+        takes_boundary: bool = False,
+    ) -> int:
         """Starts an operation, and waits for it for at most `slice_ns`.
 
         One thread at a time, in program order.
 
         Returns:
-            OK, or E_FULL when too many are pending; other failures raise.
+            OK; E_FULL when too many are pending; E_BOUNDARY when it takes a boundary and none is
+            lent. Other failures raise.
         """
         core = self.core
         under_way = core.under_way
@@ -141,6 +150,7 @@ class Communicator:
             struct.target = target
             struct.count = call.count
             struct.deadline_ns = deadline_ns
+            struct.takes_boundary = takes_boundary
             result = self._start(self._cell[0], struct, cell)
             if slice_ns and not result:
                 found = core.op_wait(cell[0], slice_ns)
@@ -151,22 +161,28 @@ class Communicator:
             if result and not operation.is_submitted:
                 under_way.pop(operation, None)
             inside.pop(thread, None)
-        if result and result != status.E_FULL:
+        if result and result not in REFUSALS:
             raise status.exception(result, "start an operation")
         return int(result)
 
-    def prepare(self, call: LaidOut) -> Prepared:
-        """Lays a call out that is to be started many times."""
+    def prepare(self, call: Call, limit_ns: int) -> Prepared:
+        """Lays a call out that is to be started many times; each start takes a boundary.
+
+        limit_ns: how long each may take.
+        """
         prepared = Prepared(call, self.core)
         source, target = prepared.lend()
         struct = _new_struct(call.signature)
         struct.source, struct.target, struct.count = source, target, call.count
-        struct.root, struct.world, struct.factor = call.root, call.world, call.factor
-        counts, target_counts = _numbers(call.counts), _numbers(call.target_counts)
-        struct.counts, struct.target_counts = counts, target_counts
+        struct.deadline_ns, struct.takes_boundary = max(1, limit_ns), True
+        if isinstance(call, LaidOut):
+            struct.root, struct.world, struct.factor = call.root, call.world, call.factor
+            counts, target_counts = _numbers(call.counts), _numbers(call.target_counts)
+            struct.counts, struct.target_counts = counts, target_counts
         with self._gate.passing():
             made = native.lib.collect_op_prepare(self._cell[0], struct, prepared.cell)
         status.check(made, "prepare an operation")
+        prepared.op = prepared.cell[0]
         self.core.prepared.add(prepared)
         return prepared
 
@@ -199,6 +215,11 @@ class Communicator:
         self.reap()
         started = [*self.core.under_way.copy(), *self.core.prepared]
         return [each for each in started if each.is_submitted and each.poll() == status.PENDING]
+
+    def lend(self, passed: int, limit: int) -> int:
+        """Lets starts pass boundaries up to `limit`; `passed` lie behind. Gives the last passed."""
+        with self._gate.passing():
+            return int(native.lib.collect_comm_lend(self._cell[0], passed, limit))
 
     def pending(self) -> int:
         """How many operations are submitted and not consumed."""

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 NS_PER_S = 1_000_000_000
 # A signal ends the wait of the main thread at once, unless it came just before it slept.
 WAIT_SLICE_NS = 250_000_000
-# What the core says to a start that it does not take; anything else is an operation's own status.
-REFUSALS = frozenset({status.E_BUSY, status.E_FULL, status.E_INVALID})
+# What the core says to a start that it does not take, and no operation ends with.
+REFUSALS = frozenset({status.E_BUSY, status.E_FULL, status.E_BOUNDARY})
 
 
 class OpInfo(NamedTuple):
@@ -45,7 +45,9 @@ class OpInfo(NamedTuple):
 
 
 class Gate:
-    """Knows which threads are inside; once shut, lets nobody in.
+    """Knows which threads are in functions of a comm; once shut, lets nobody in.
+
+    Functions of an operation need none: the core knows who is inside them.
 
     Without a lock, so that a KeyboardInterrupt between two steps leaves none taken. A thread that
     was interrupted on its way out counts as inside until it enters or leaves again.
@@ -101,6 +103,7 @@ class Core:
         self.op_release = lib.collect_op_release
         self.op_start = lib.collect_op_start
         self.op_run = lib.collect_op_run
+        self.op_run_on = lib.collect_op_run_on
         self.gate = Gate()
         self.under_way: dict[Operation, None] = {}  # in the order of their starts
         self.messages: dict[Message, None] = {}  # under way
@@ -114,6 +117,8 @@ class Operation:
     """One collective call of this process. The C object is freed when nobody refers to this."""
 
     __slots__ = ("__weakref__", "_memory", "call", "cell", "core", "status")
+
+    _memory: Any
 
     def __init__(self, call: Call, core: Core) -> None:
         self.cell = core.new(core.cell_type)
@@ -156,13 +161,7 @@ class Operation:
 
     def wait_slice(self, slice_ns: int) -> int:
         """Waits; of an operation that was submitted."""
-        core = self.core
-        gate = core.gate
-        gate.enter()
-        try:
-            found = core.op_wait(self.cell[0], slice_ns)
-        finally:
-            gate.leave()
+        found = self.core.op_wait(self.cell[0], slice_ns)
         if found != status.PENDING:
             self._settle(found)
         return int(found)
@@ -194,22 +193,38 @@ class Operation:
 
 
 class Prepared(Operation):
-    """A call that is checked and laid out once. One start at a time; the memory stays the same.
+    """A call that is checked and laid out once, to be started any number of times.
 
-    If its last user drops it while it is under way, its C object and its memory live on in an
-    Operation that the registry holds.
+    Whether it is under way the core knows: `status` is what was found when it was last asked, so
+    that a start that is interrupted anywhere leaves nothing to be put right. If its last user drops
+    it while it is under way, its C object and its memory live on in an Operation that the registry
+    holds.
+
+    Attributes:
+        op: the C object.
+        is_lent: its memory belongs to whoever runs it on memory of his own.
     """
 
-    __slots__ = ()
+    __slots__ = ("is_lent", "op")
+
+    op: Any
 
     def __init__(self, call: Call, core: Core) -> None:
         super().__init__(call, core)
         self.status = status.OK
+        self.is_lent = False
 
     def __del__(self) -> None:
-        if self.status == status.PENDING and self.poll() == status.PENDING:
+        if self.is_submitted and self.poll() == status.PENDING:
             heir = Operation(self.call, self.core)
             heir.cell, self.cell = self.cell, heir.cell
             heir._memory = self._memory
             self.core.under_way[heir] = None
         super().__del__()
+
+    def poll(self) -> int:
+        self.status = found = int(self.core.op_wait(self.cell[0], 0))
+        return found
+
+    def wait(self, timeout_s: float) -> int:
+        return self.wait_slice(min(int(max(0.0, timeout_s) * NS_PER_S), WAIT_SLICE_NS))

@@ -30,6 +30,7 @@ E_MEMBERS = -11
 E_TIMEOUT = -12
 E_PEER = -13
 E_TRUNCATED = -14
+E_BOUNDARY = -15
 
 
 class CoreError(CollectError):

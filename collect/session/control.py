@@ -65,6 +65,7 @@ from collect.session.definitions import Definitions
 from collect.session.events import EventLog, MembershipEvent, MembershipEventKind
 from collect.session.figures import FigureBook
 from collect.session.history import History
+from collect.session.lease import Lease
 from collect.session.wishes import TRANSPORT_CODES, compare_wishes
 from collect.types import (
     Admit,
@@ -130,6 +131,7 @@ class ControlPlane:
         communicator: None until the group's key is known.
         view: the installed view; None before the first.
         passage: the answer to a BoundaryAsked that no user thread has taken yet.
+        lease: the boundaries that starts may pass.
         local_failures: errors of operations that this peer gave up alone.
         failed_in: op → user number of the epoch whose verdict failed it.
         final: why this peer is no member any more; None while it is one, or becomes one.
@@ -149,6 +151,7 @@ class ControlPlane:
         self.communicator: Communicator | None = None
         self.view: View | None = None
         self.passage: PassBoundary | None = None
+        self.lease = Lease(self, is_auto=config.admit is AdmitMode.AUTO)
         self.final: CollectError | None = None
         self.history = History()
         self.definitions = Definitions(self.lock)
@@ -197,10 +200,6 @@ class ControlPlane:
     def ask_boundary(self, boundary: int) -> None:
         """Has the machine pass this boundary soon; `passage` answers. Asking twice is no harm."""
         self._thread.call(self._ask_boundary, boundary)
-
-    def give_up_late(self, op: int) -> None:
-        """An operation without a deadline of the core's has passed its own. Any thread."""
-        self._thread.call(self._on_late, op)
 
     def _ask_boundary(self, boundary: int) -> None:
         if self.peer is not None and self.peer.boundaries + 1 == boundary:
@@ -301,6 +300,7 @@ class ControlPlane:
     def _end(self, why: CollectError) -> None:
         """Nothing goes on from here. The first reason stands."""
         with self.lock:
+            self.lease.recall()
             if self.final is None:
                 self.final = why
         self.changes.notify()
@@ -335,6 +335,7 @@ class ControlPlane:
             return
         try:
             with self.lock:
+                self.lease.recall()
                 waiting: deque[PeerEvent] = deque([event])
                 while waiting:
                     for action in self.peer.on(waiting.popleft(), now_s()):
@@ -424,6 +425,7 @@ class ControlPlane:
         view = action.view
         if self.view is None:
             compare_wishes(self.config, view.recipe)
+            self.lease.close_boundary()  # the first of a newcomer is not number 1
         self.history.add(view)
         self.view = view
         self._dialling = None

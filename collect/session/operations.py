@@ -1,8 +1,9 @@
 """What user threads do with a group: pass boundaries, start operations, wait for them, leave.
 
 A boundary and the operation behind it belong together: members count boundaries alike only if each
-of them is followed by its operation. A KeyboardInterrupt may come between any two steps, so a
-boundary that was passed stays *open*, and the next start uses it up before it passes another one.
+of them is followed by its operation. So the core passes the boundary in the same step in which it
+starts the operation. It may do so as long as the machine has lent it boundaries (ControlPlane); a
+start that finds none is refused, and comes here to have the next one opened.
 """
 
 from __future__ import annotations
@@ -27,15 +28,17 @@ from collect.errors import (
     Timeout,
 )
 from collect.membership.events import LeaveAsked
-from collect.membership.peer import State
+from collect.membership.peer_state import BOUNDARY_MAX
 from collect.native import status
-from collect.native.call import Call, LaidOut, Maker
+from collect.native.call import Call, Maker
+from collect.native.codes import Signature
 from collect.native.communicator import Communicator
 from collect.native.operation import NS_PER_S, WAIT_SLICE_NS, Operation, OpInfo, Prepared
 from collect.native.ranges import require_produced
 from collect.net.clock import now_ns, now_s
 from collect.session.control import ControlPlane
 from collect.session.history import Participants
+from collect.session.plain import PlainCalls
 from collect.session.watcher import Watcher
 from collect.types import FailKind, Incarnation, View, epoch_number, op_name
 
@@ -45,8 +48,6 @@ POLL_S = 0.5  # how often a waiting thread looks again, and asks again
 ROOM_POLL_S = 0.01
 LEAVE_TIMEOUTS = 3.0  # how many `timeout`s a leaver waits for the coordinator
 OPERATION_TIMEOUTS = 60  # how many an operation has that was given no time of its own
-
-ACTIVE, FROZEN = State.ACTIVE, State.FROZEN  # asked for at each operation
 
 FAILURES: dict[FailKind, type[CollectError]] = {
     FailKind.MISMATCH: Mismatch,
@@ -81,8 +82,6 @@ class Session:
         self.is_founding = False
         self.submitting = threading.RLock()  # one start at a time, in program order
         self.is_auto = config.admit is AdmitMode.AUTO
-        self.is_open = False  # a boundary was passed, and no operation is known to have used it
-        self.user: Operation | None = None  # that is about to use it
         self._limit_ns = 0  # see limit_ns
         self._placed: tuple[View, int, int] | None = None  # see place
         self._leaver: threading.Thread | None = None
@@ -120,6 +119,8 @@ class Session:
     def leave(self, *, is_orderly: bool = True) -> None:
         """Leaves and frees everything. Not orderly: pending operations are given up."""
         self._leaver = threading.current_thread()
+        with self.control.lock:
+            self.control.lease.recall()
         try:
             if is_orderly and self.control.final is None:
                 self.consume_all()
@@ -139,71 +140,80 @@ class Session:
 
     # ---- boundaries ----------------------------------------------------------------------
 
-    def pass_boundary(self, limit_ns: int) -> None:
-        """Passes the next boundary, unless one is open that was passed in vain.
+    def open_boundary(self, limit_ns: int) -> None:
+        """A start was refused: has the next boundary opened for it, and more if none is due.
 
-        With `submitting` held, and held until the operation behind it is started. limit_ns: how
-        long a change of the members may take, if one is due.
+        Others may be faster, so the start is to be tried again until it is not refused. limit_ns:
+        how long a change of the members may take, if one is due.
         """
-        if self.is_open and not (self.user is not None and self.user.is_submitted):
+        with self.submitting:
             self.check_open()
+            if self.is_auto:
+                self._open(limit_ns, is_held=False)
+            elif not self._knows_state:
+                raise InvalidArgument(
+                    'with admit="manual" the first call of a member is admit(state)',
+                    advice="call admit(state) at the same point of the loop as the others",
+                )
+            else:
+                with self.control.lock:
+                    if self._leaver is not None:
+                        raise Closed(f"{self.config.name} is leaving the group")
+                    if self.control.final is None:
+                        self.control.lease.lend(BOUNDARY_MAX)
+
+    def _open(self, limit_ns: int, *, is_held: bool) -> None:
+        """Opens the next boundary. If a change is due there: consumes what is under way, and has
+        the machine make it."""
+        if self._try_to_open(is_held):
             return
         control = self.control
-        with control.lock:
-            peer = control.peer
-            assert peer is not None
-            state = peer.state
-            if (
-                (state is ACTIVE or state is FROZEN)
-                and (peer.switch is None or not peer.is_boundary_due)
-                and control.passage is None
-                and control.final is None
-                and self._leaver is None
-            ):
-                self.user = None
-                self.is_open = True
-                peer.boundaries += 1
-                return
-        self._pass_by_asking(limit_ns)
-
-    def give_up_boundary(self) -> None:
-        """The boundary needs no operation behind it (an `admit` where nobody entered)."""
-        self.is_open = False
-
-    def _pass_by_asking(self, limit_ns: int) -> None:
-        """A change is due: consume what is under way, and have the machine make it."""
-        control = self.control
         deadline_s = now_s() + limit_ns / NS_PER_S
-        self.check_open()
         self.consume_all()
-        while not self._take_passage():
+        while not self._try_to_open(is_held):
             if now_s() >= deadline_s:
                 raise Timeout(
                     "a planned change of the members was not completed in time",
                     epoch=self.epoch,
                     advice="call again: the change is still under way",
                 )
-            until_s = min(deadline_s, now_s() + POLL_S)
-            control.changes.wait_for(self._is_passed_or_over, until_s)
+            control.ask_boundary(control.lease.passed + 1)
+            control.changes.wait_for(self._is_passed_or_over, min(deadline_s, now_s() + POLL_S))
             self.check_open()
 
-    def _take_passage(self) -> bool:
-        """Takes the machine's answer, or asks. An interrupt may come anywhere."""
+    def _try_to_open(self, is_held: bool) -> bool:
+        """The next boundary is open for starts; if `is_held`, for this thread alone. An interrupt
+        may come anywhere: it can be done again."""
         control = self.control
         with control.lock:
-            passage = control.passage
-            if passage is None:
-                assert control.peer is not None
-                control.ask_boundary(control.peer.boundaries + 1)
+            peer = control.peer
+            assert peer is not None
+            self._take_passage()
+            control.lease.recall()
+            is_free = control.final is None and self._leaver is None
+            limit = peer.boundaries_free if is_free else peer.boundaries
+            if limit <= control.lease.passed:
                 return False
-            if passage.is_newcomer:
-                members = control.view.incarnations if control.view else ()
-                self.is_founding = set(members) <= set(passage.admitted)
-            self.admitted.update(dict.fromkeys(passage.admitted))
-            self.user = None
-            self.is_open = True
-            control.passage = None  # last: until here all can be done again
+            if not is_held:
+                control.lease.lend(limit)
+            elif peer.boundaries <= control.lease.passed:
+                peer.boundaries = control.lease.passed + 1
             return True
+
+    def _take_passage(self) -> None:
+        """Takes the machine's answer, if there is one."""
+        control = self.control
+        passage = control.passage
+        if passage is None:
+            return
+        members = control.view.incarnations if control.view else ()
+        is_founding = passage.is_newcomer and set(members) <= set(passage.admitted)
+        admitted = self.admitted | dict.fromkeys(passage.admitted)
+        # No step from here on is a call, so no signal handler gets a turn.
+        self.admitted = admitted
+        if passage.is_newcomer:
+            self.is_founding = is_founding
+        control.passage = None
 
     def _is_passed_or_over(self) -> bool:
         control = self.control
@@ -235,60 +245,44 @@ class Session:
         """
         limit_ns = (self._limit_ns or self.limit_ns()) if timeout_s is None else _ns(timeout_s)
         deadline_ns = now_ns() + limit_ns
-        control = self.control
         with self.submitting:
+            communicator = self.communicator
             if is_internal:
                 self.check_open()
-            else:
-                self.before_start(limit_ns)
-            communicator = control.communicator
-            if communicator is None:
-                raise Closed("this group is closed")
             if type(call) is not Call:
-                call.require(*self.place())
+                self.require(call, limit_ns)
             operation = Operation(call, communicator.core)
-            if self.is_auto or is_internal:
-                self.user = operation
-                if communicator.start(operation, deadline_ns, slice_ns) != status.OK:
-                    self._start_when_there_is_room(operation, deadline_ns)
-                self.is_open = False
-            elif communicator.start(operation, deadline_ns, slice_ns) != status.OK:
-                self._start_when_there_is_room(operation, deadline_ns)
-            if control.final is not None:
-                self.end_if_final()
+            while found := communicator.start(
+                operation, deadline_ns, slice_ns, takes_boundary=not is_internal
+            ):
+                if found == status.E_FULL:
+                    self._wait_for_room(deadline_ns)
+                else:
+                    self.open_boundary(limit_ns)
+                    call.require(*self.place())
+            if is_internal and self.control.final is not None:
+                self.communicator.abort()  # the end may have come before the start
             return operation
 
-    def before_start(self, limit_ns: int) -> None:
-        """Checks that operations may be started, and passes the boundary before the next."""
-        if self.is_auto:
-            self.pass_boundary(limit_ns)
-            return
-        if self._leaver is not None or self.control.final is not None:
-            self.check_open()
-        if not self._knows_state:
-            raise InvalidArgument(
-                'with admit="manual" the first call of a member is admit(state)',
-                advice="call admit(state) at the same point of the loop as the others",
-            )
+    def require(self, call: Call, limit_ns: int) -> None:
+        """Raises MembersChanged when the call's blocks do not fit the members, of whom some may
+        wait at the next boundary."""
+        try:
+            call.require(*self.place())
+        except MembersChanged:
+            self.open_boundary(limit_ns)
+            call.require(*self.place())
 
-    def end_if_final(self) -> None:
-        """Behind a start: the end may have come between the look before it and the start, and have
-        aborted everything before the operation was there."""
-        if self.control.final is not None:
-            self.communicator.abort()
-
-    def _start_when_there_is_room(self, operation: Operation, deadline_ns: int) -> None:
+    def _wait_for_room(self, deadline_ns: int) -> None:
         """The core holds as many operations as it may: waits for the oldest."""
-        communicator = self.communicator
-        while communicator.start(operation, deadline_ns) != status.OK:
-            self.check_open()
-            if now_ns() >= deadline_ns:
-                raise status.exception(status.E_FULL, "start an operation")
-            oldest = communicator.oldest()
-            if oldest is not None:
-                oldest.wait(POLL_S)
-            else:  # what was aborted here fills the core until a verdict settles it
-                self.control.changes.wait_for(self._is_passed_or_over, now_s() + ROOM_POLL_S)
+        self.check_open()
+        if now_ns() >= deadline_ns:
+            raise status.exception(status.E_FULL, "start an operation")
+        oldest = self.communicator.oldest()
+        if oldest is not None:
+            oldest.wait(POLL_S)
+        else:  # what was aborted here fills the core until a verdict settles it
+            self.control.changes.wait_for(self._is_passed_or_over, now_s() + ROOM_POLL_S)
 
     def limit_ns(self, timeout_s: float | None = None) -> int:
         """How long an operation may take."""
@@ -324,12 +318,16 @@ class Session:
                     advice="it goes on: wait again, or abort",
                 )
 
-    def prepare(self, call: LaidOut) -> Prepared:
+    def prepare(self, call: Call, limit_ns: int) -> Prepared:
         """Lays out an operation that is to be started many times."""
-        with self.submitting:
-            self.check_open()
+        self.check_open()
+        with self.control.lock:  # no view is installed meanwhile
             call.require(*self.place())
-            return self.communicator.prepare(call)
+            return self.communicator.prepare(call, limit_ns)
+
+    def plain_calls(self, signature: Signature) -> PlainCalls:
+        """For all-reduces of this signature that are made again and again."""
+        return PlainCalls(self, signature)
 
     def outcome(self, operation: Operation) -> Outcome:
         """Of an operation that has succeeded."""
@@ -406,13 +404,14 @@ class Session:
         """Holds submissions of other threads back during an `admit`, from its boundary on."""
         with self.submitting:
             self.check_open()
-            self.pass_boundary(self.limit_ns(None))
+            self._open(self.limit_ns(None), is_held=True)
             yield
-            self.admitted.clear()
+            self.admitted = {}
             self.is_newcomer = False
             self.is_founding = False
             self._knows_state = True
-            self.give_up_boundary()
+            with self.control.lock:
+                self.control.lease.close_boundary()
 
     @property
     def communicator(self) -> Communicator:

@@ -19,6 +19,7 @@ static const char *const error_names[] = {
 	NAME(COLLECT_E_TIMEOUT),
 	NAME(COLLECT_E_PEER),
 	NAME(COLLECT_E_TRUNCATED),
+	NAME(COLLECT_E_BOUNDARY),
 };
 #undef NAME
 

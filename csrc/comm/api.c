@@ -3,6 +3,7 @@
  * nothing else happens here.
  */
 #include "base/alloc.h"
+#include "base/size.h"
 #include "base/status.h"
 #include "comm/comm.h"
 
@@ -54,6 +55,16 @@ int collect_comm_abort(collect_comm *comm)
 	col__op_give_up_all(comm, COLLECT_E_ABORTED);
 	col_engine_leave(comm->engine);
 	return COLLECT_OK;
+}
+
+uint64_t collect_comm_lend(collect_comm *comm, uint64_t passed, uint64_t limit)
+{
+	col_engine_enter(comm->engine);
+	comm->boundaries_passed = col_max_u64(comm->boundaries_passed, passed);
+	comm->boundaries_limit = limit;
+	passed = comm->boundaries_passed;
+	col_engine_leave(comm->engine);
+	return passed;
 }
 
 uint32_t collect_comm_pending(collect_comm *comm)

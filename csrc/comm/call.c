@@ -328,6 +328,7 @@ int col__call_make(struct collect_comm *comm, const struct collect_call *call,
 	if (op == NULL)
 		return COLLECT_E_MEMORY;
 	op->comm = comm;
+	op->fitting_epoch = comm->epoch;
 	atomic_init(&op->status, COLLECT_OK);
 	atomic_init(&op->holds, 1);
 	op->call = *call;
@@ -366,7 +367,29 @@ int col__call_make(struct collect_comm *comm, const struct collect_call *call,
 		}
 	}
 	op->digest = call_digest(op);
+	col__comm_hold(comm);
 	*op_out = op;
+	return COLLECT_OK;
+}
+
+int col__call_aim(struct collect_op *op, const void *source, void *target, uint64_t count)
+{
+	struct collect_call *call = &op->call;
+	uint64_t bytes;
+	if (!op->is_prepared || op->is_token || call->collective != COLLECT_ALL_REDUCE)
+		return COLLECT_E_INVALID;
+	if (op->is_queued)
+		return COLLECT_E_BUSY;
+	if (count == 0 || source == NULL || target == NULL ||
+	    __builtin_mul_overflow(count, op->element_bytes, &bytes) || bytes > COL_PLAN_BYTES_MAX ||
+	    (source != target && overlap(source, bytes, target, bytes)))
+		return COLLECT_E_INVALID;
+	call->source = source;
+	call->target = target;
+	if (call->count != count) {
+		call->count = count;
+		op->digest = call_digest(op);
+	}
 	return COLLECT_OK;
 }
 

@@ -420,6 +420,7 @@ int collect_comm_create(collect_engine *engine, uint64_t key, uint64_t self,
 	comm->key = key;
 	comm->self = self;
 	comm->runners_version = 1; /* an op that never ran has none */
+	atomic_init(&comm->holds, 1);
 	col__messages_init(comm);
 	col_engine_enter(engine);
 	comm->next = engine->comms;
@@ -446,9 +447,21 @@ void col__comm_fini(struct collect_comm *comm)
 	col_free(comm->repair_has);
 }
 
+void col__comm_hold(struct collect_comm *comm)
+{
+	atomic_fetch_add_explicit(&comm->holds, 1, memory_order_relaxed);
+}
+
+void col__comm_release(struct collect_comm *comm)
+{
+	if (atomic_fetch_sub(&comm->holds, 1) == 1)
+		col_free(comm);
+}
+
 void col__comm_give_up(struct collect_comm *comm)
 {
 	comm->is_frozen = true; /* nothing starts any more */
+	atomic_store(&comm->is_closed, true);
 	col__op_give_up_all(comm, COLLECT_E_CLOSED);
 	col__messages_give_up(comm, COLLECT_E_CLOSED);
 	while (comm->ops_head != NULL) {
@@ -456,6 +469,12 @@ void col__comm_give_up(struct collect_comm *comm)
 		comm->ops_head = op->next;
 		op->is_queued = false;
 		col__op_release(op);
+	}
+	/* Who waited is on its way out. */
+	while (atomic_load(&comm->inside) > 0) {
+		col_engine_leave(comm->engine);
+		col_engine_pause(comm->engine);
+		col_engine_enter(comm->engine);
 	}
 	if (comm->scope != 0)
 		col__scope_rest(comm);
@@ -492,6 +511,6 @@ void collect_comm_destroy(collect_comm **comm_in)
 			group_close(comm);
 		col_engine_leave(engine);
 	}
-	col_free(comm);
+	col__comm_release(comm);
 	*comm_in = NULL;
 }

@@ -109,6 +109,7 @@ struct collect_op {
 	const uint64_t *target_at;
 	size_t element_bytes;
 	uint32_t digest;  /* of the call */
+	uint64_t fitting_epoch; /* prepared with blocks: of the view that its caller knows they fit */
 	bool is_token;    /* nothing but that everybody came: a number is summed */
 	bool is_shaped;
 	bool is_prepared; /* starts many times */
@@ -248,6 +249,9 @@ struct col_result {
 struct collect_comm {
 	struct collect_engine *engine;
 	struct collect_comm *next;
+	atomic_uint holds;     /* its owner's, and one for each op that is held */
+	atomic_uint inside;    /* threads that are in a function of an op */
+	atomic_bool is_closed; /* nothing starts any more, and nobody waits */
 	uint64_t key;
 	uint64_t self;
 
@@ -280,6 +284,8 @@ struct collect_comm {
 	struct collect_op *ops_tail;
 	uint32_t ops_count;
 	uint64_t submitted; /* number of the last submitted op, or its base */
+	uint64_t boundaries_passed;
+	uint64_t boundaries_limit; /* that starts may pass */
 	enum col_phase phase;
 	bool is_starting;        /* col__op_start_next is on the stack */
 	struct col_runner *runner; /* of the head, while it runs */
@@ -323,6 +329,10 @@ static inline const struct collect_comm *col_comm_base(const struct collect_comm
 {
 	return comm->parent != NULL ? comm->parent : comm;
 }
+
+/* The memory of a comm is there until nobody holds it; what was in it went with its owner. */
+void col__comm_hold(struct collect_comm *comm);
+void col__comm_release(struct collect_comm *comm);
 
 /* Called by the engine's tick. stopped_ns: how long this process itself did not run; 0: it did. */
 void col_comm_tick(struct collect_comm *comm, uint64_t stopped_ns);
@@ -374,6 +384,8 @@ void col__link_share_disarm(struct collect_comm *comm);
  * collect_comm_start. */
 int col__call_make(struct collect_comm *comm, const struct collect_call *call,
                    struct collect_op **op_out);
+/* A prepared all-reduce is to be of this memory instead. As collect_op_run_on. */
+int col__call_aim(struct collect_op *op, const void *source, void *target, uint64_t count);
 bool col__call_has_blocks(int collective);
 bool col__call_reduces(int collective);
 /* Everybody gets the same, and nobody before all others have begun. */

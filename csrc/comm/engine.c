@@ -370,6 +370,13 @@ void col_engine_wait(struct collect_engine *engine, struct collect_comm *comm,
 	}
 }
 
+void col_engine_pause(struct collect_engine *engine)
+{
+	pthread_mutex_lock(&engine->mutex);
+	cond_wait_ns(&engine->done_cond, &engine->mutex, LOOK_NS);
+	pthread_mutex_unlock(&engine->mutex);
+}
+
 void col_engine_op_completed(struct collect_engine *engine)
 {
 	if (atomic_load(&engine->sleepers) == 0)

@@ -89,6 +89,9 @@ void col_engine_wait(struct collect_engine *engine, struct collect_comm *comm,
 bool col_engine_drive(struct collect_engine *engine, struct collect_comm *comm,
                       bool (*is_done)(void *argument), void *argument, uint64_t deadline_ns);
 
+/* Without the baton: sleeps for a moment, in which others get on. */
+void col_engine_pause(struct collect_engine *engine);
+
 /* With the baton: wakes threads that wait for an op. */
 void col_engine_op_completed(struct collect_engine *engine);
 /* With the baton: queues an event. Refusals give way when the queue is half full. */

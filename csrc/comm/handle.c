@@ -21,13 +21,36 @@ static uint64_t deadline_of(uint64_t now_ns, uint64_t timeout_ns)
 	return now_ns + timeout_ns < now_ns ? UINT64_MAX : now_ns + timeout_ns;
 }
 
+/* ---- the comm may go while callers hold its ops ---- */
+
+/* False: it is closed. */
+static inline bool comm_enter(struct collect_comm *comm)
+{
+	/* Before the look; who closes looks for those inside afterwards: one of us sees the other. */
+	atomic_fetch_add(&comm->inside, 1);
+	if (!atomic_load(&comm->is_closed))
+		return true;
+	atomic_fetch_sub(&comm->inside, 1);
+	return false;
+}
+
+static inline void comm_leave(struct collect_comm *comm)
+{
+	atomic_fetch_sub_explicit(&comm->inside, 1, memory_order_release);
+}
+
 int collect_op_wait(collect_op *op, uint64_t timeout_ns)
 {
-	if (!is_complete(op))
-		col_engine_wait(op->comm->engine, op->comm, is_complete, op,
+	struct collect_comm *comm = op->comm;
+	if (!is_complete(op) && comm_enter(comm)) {
+		col_engine_wait(comm->engine, comm, is_complete, op,
 		                deadline_of(col_clock_ns(), timeout_ns));
+		comm_leave(comm);
+	}
 	return atomic_load_explicit(&op->status, memory_order_acquire);
 }
+
+/* ---- starting again ---- */
 
 /* With the baton. */
 static int op_restart(struct collect_op *op, uint64_t deadline_ns)
@@ -46,28 +69,64 @@ static int op_restart(struct collect_op *op, uint64_t deadline_ns)
 
 int collect_op_start(collect_op *op, uint64_t deadline_ns)
 {
-	col_engine_enter(op->comm->engine);
+	struct collect_comm *comm = op->comm;
+	if (!comm_enter(comm))
+		return COLLECT_E_CLOSED;
+	col_engine_enter(comm->engine);
 	int status = op_restart(op, deadline_ns);
-	col_engine_leave(op->comm->engine);
+	if (status == COLLECT_OK)
+		op->fitting_epoch = comm->epoch;
+	col_engine_leave(comm->engine);
+	comm_leave(comm);
 	return status;
 }
 
-int collect_op_run(collect_op *op, uint64_t timeout_ns)
+/* With the baton, which it leaves. */
+static int op_run(struct collect_op *op)
 {
-	struct collect_engine *engine = op->comm->engine;
-	col_engine_enter(engine);
+	struct collect_comm *comm = op->comm;
+	struct collect_engine *engine = comm->engine;
+	bool fits = op->call.world == 0 || op->fitting_epoch == comm->epoch;
 	engine->patience = RUN_ROUNDS;
-	int status = op_restart(op, 0);
+	int status = fits ? op_restart(op, 0) : COLLECT_E_BOUNDARY;
 	engine->patience = 0;
 	if (status < 0 || is_complete(op)) {
 		col_engine_leave(engine);
 		return status < 0 ? status : atomic_load(&op->status);
 	}
-	uint64_t deadline_ns = deadline_of(engine->now_ns, timeout_ns);
-	if (col_engine_drive(engine, op->comm, is_complete, op, deadline_ns))
-		col_engine_wait(engine, op->comm, is_complete, op, deadline_ns);
+	uint64_t deadline_ns = deadline_of(engine->now_ns, COLLECT_RUN_NS);
+	if (col_engine_drive(engine, comm, is_complete, op, deadline_ns))
+		col_engine_wait(engine, comm, is_complete, op, deadline_ns);
 	return atomic_load_explicit(&op->status, memory_order_acquire);
 }
+
+int collect_op_run(collect_op *op)
+{
+	struct collect_comm *comm = op->comm;
+	if (!comm_enter(comm))
+		return COLLECT_E_CLOSED;
+	col_engine_enter(comm->engine);
+	int status = op_run(op);
+	comm_leave(comm);
+	return status;
+}
+
+int collect_op_run_on(collect_op *op, const void *source, void *target, uint64_t count)
+{
+	struct collect_comm *comm = op->comm;
+	if (!comm_enter(comm))
+		return COLLECT_E_CLOSED;
+	col_engine_enter(comm->engine);
+	int status = col__call_aim(op, source, target, count);
+	if (status == COLLECT_OK)
+		status = op_run(op);
+	else
+		col_engine_leave(comm->engine);
+	comm_leave(comm);
+	return status;
+}
+
+/* ---- looking, and giving up ---- */
 
 void collect_op_info_get(collect_op *op, struct collect_op_info *info_out)
 {

@@ -278,6 +278,7 @@ static int message_make(struct collect_comm *comm, const struct col_message *fie
 	op->comm = comm;
 	atomic_init(&op->status, COLLECT_PENDING);
 	atomic_init(&op->holds, 2);
+	col__comm_hold(comm);
 	op->message = message;
 	op->deadline_ns = deadline_ns;
 	op->submitted_ns = comm->engine->now_ns;

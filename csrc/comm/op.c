@@ -24,9 +24,11 @@ void col__op_release(struct collect_op *op)
 {
 	if (atomic_fetch_sub(&op->holds, 1) != 1)
 		return;
+	struct collect_comm *comm = op->comm;
 	col__ranges_free(op);
 	col_free(op->scaled);
 	col_free(op);
+	col__comm_release(comm);
 }
 
 void col__op_complete(struct collect_op *op, int status)
@@ -42,12 +44,20 @@ int col__op_submit(struct collect_comm *comm, struct collect_op *op)
 {
 	if (comm->ops_count >= COL_OPS_MAX)
 		return COLLECT_E_FULL;
+	if (atomic_load_explicit(&comm->is_closed, memory_order_relaxed))
+		return COLLECT_E_CLOSED;
 	/* It would wait for something that its own caller, waiting for it, may never do. */
 	if (comm->ops_tail != NULL && col__ranges_are_missing(comm->ops_tail) &&
 	    !comm->ops_tail->is_given_up)
 		return COLLECT_E_BUSY;
-	atomic_fetch_add(&op->holds, 1);
-	atomic_store(&op->status, COLLECT_PENDING);
+	if (op->call.takes_boundary) {
+		if (comm->boundaries_passed >= comm->boundaries_limit)
+			return COLLECT_E_BOUNDARY;
+		comm->boundaries_passed++;
+	}
+	atomic_fetch_add_explicit(&op->holds, 1, memory_order_relaxed);
+	/* Nobody waits for it yet. */
+	atomic_store_explicit(&op->status, COLLECT_PENDING, memory_order_relaxed);
 	op->next = NULL;
 	op->is_queued = true;
 	op->is_uprooted = false;

@@ -459,6 +459,7 @@ static struct collect_comm *child_alloc(uint32_t count)
 	struct col_child *own = col_alloc_zeroed(1, sizeof(*own));
 	if (comm == NULL || own == NULL)
 		goto fail;
+	atomic_init(&comm->holds, 1);
 	comm->child = own;
 	own->parent_ranks = col_alloc_zeroed(count, sizeof(*own->parent_ranks));
 	own->flows = col_alloc_zeroed(count, sizeof(*own->flows));

@@ -33,6 +33,7 @@
 #define COLLECT_SLICES_MAX 4096         /* slices of a definition */
 #define COLLECT_PLACES_MAX 1048576      /* ranks times slices of a definition */
 #define COLLECT_ALGORITHM_DEFINED 64    /* algorithms from here on: see collect_comm_define */
+#define COLLECT_RUN_NS 250000000        /* collect_op_run waits for so long */
 
 /* ---- enumerations -------------------------------------------------------------------------- */
 
@@ -53,7 +54,8 @@ enum collect_status {
 	COLLECT_E_TIMEOUT = -12,          /* a message passed its deadline here */
 	COLLECT_E_PEER = -13,             /* of a message: the link to the peer is lost, it is no
 	                                   * member, or it gave the message up */
-	COLLECT_E_TRUNCATED = -14         /* a message is longer than the receiver's memory */
+	COLLECT_E_TRUNCATED = -14,        /* a message is longer than the receiver's memory */
+	COLLECT_E_BOUNDARY = -15          /* no boundary is lent to this start: see collect_comm_lend */
 };
 
 enum collect_dtype {
@@ -305,6 +307,7 @@ struct collect_call {
 	                              * need know; not of a prepared op */
 	uint64_t deadline_ns;        /* CLOCK_MONOTONIC; an event LATE is queued then. 0: none. Of a
 	                              * prepared op: nanoseconds from each start instead */
+	int takes_boundary;          /* 1: each start passes a boundary, or is refused */
 };
 
 struct collect_op_info {
@@ -462,10 +465,12 @@ COLLECT_API int collect_comm_split(collect_comm *parent, uint32_t scope, const u
  * the scope. */
 COLLECT_API uint64_t collect_comm_key(const collect_comm *comm);
 
-/* Aborts what is pending, closes every link, frees. Ops must be released by their owners
- * before or after; no other thread may be inside a function of this comm or of an op of it. Its
- * sub-groups end with it (their ops as closed): they may only be destroyed then. The others of a
- * sub-group are not told that it is destroyed here. Sets *comm to NULL; accepts NULL. */
+/* Aborts what is pending, closes every link, frees. Ops must be released by their owners before or
+ * after. No other thread may be inside a function of this comm. Threads inside one of an op of it
+ * are waited for, which takes no time, since every op is complete; from here on nothing of these
+ * can be started (COLLECT_E_CLOSED). Its sub-groups end with it, in the same way: they may only be
+ * destroyed then. The others of a sub-group are not told that it is destroyed here. Sets *comm to
+ * NULL; accepts NULL. */
 COLLECT_API void collect_comm_destroy(collect_comm **comm);
 
 /* Dials these peers, without changing the view. LINK_UP or LINK_LOST tells for each, also for a
@@ -487,6 +492,15 @@ COLLECT_API int collect_comm_install(collect_comm *comm, const struct collect_in
 /* The next submitted op is op_base + 1; what was consumed keeps its number. COLLECT_E_BUSY while
  * operations are in flight. */
 COLLECT_API int collect_comm_rebase(collect_comm *comm, uint64_t op_base);
+
+/*
+ * Boundaries (docs/protocol.md) are counted from 1. A start of a call that takes one passes the
+ * next, in the same step as it starts: so no boundary is ever passed without its op. It may pass
+ * those up to `limit`, until this says another; beyond it is refused with COLLECT_E_BOUNDARY.
+ * passed: boundaries up to this one lie behind, however they were passed; never fewer than before.
+ * Returns the last one that was passed.
+ */
+COLLECT_API uint64_t collect_comm_lend(collect_comm *comm, uint64_t passed, uint64_t limit);
 
 /* Completes every pending op as aborted, at once; their memory is no longer touched. The other
  * members still wait for them: each in turn must be settled by a verdict before the next op can
@@ -510,7 +524,7 @@ COLLECT_API void collect_comm_kill_at(collect_comm *comm, uint64_t op, uint32_t 
  * only during the call. op_out receives an op that the caller releases with collect_op_release.
  *
  * COLLECT_E_INVALID, COLLECT_E_UNAVAILABLE (no such reduction of this dtype), COLLECT_E_MEMORY,
- * COLLECT_E_FULL, COLLECT_E_BUSY (the op before it is not produced yet).
+ * COLLECT_E_FULL, COLLECT_E_BUSY (the op before it is not produced yet), COLLECT_E_BOUNDARY.
  */
 COLLECT_API int collect_comm_start(collect_comm *comm, const struct collect_call *call,
                                    collect_op **op_out);
@@ -523,10 +537,17 @@ COLLECT_API int collect_comm_start(collect_comm *comm, const struct collect_call
 COLLECT_API int collect_op_prepare(collect_comm *comm, const struct collect_call *call,
                                    collect_op **op_out);
 /* Starts a prepared op; deadline_ns as in struct collect_call, 0: as prepared. COLLECT_E_BUSY: it
- * has not completed. Otherwise as collect_comm_start. */
+ * has not completed. COLLECT_E_CLOSED: the comm is gone. Otherwise as collect_comm_start. */
 COLLECT_API int collect_op_start(collect_op *op, uint64_t deadline_ns);
-/* Starts and waits in one call, for at most timeout_ns: the shortest way. As collect_op_wait. */
-COLLECT_API int collect_op_run(collect_op *op, uint64_t timeout_ns);
+/* Starts and waits in one call, for at most COLLECT_RUN_NS: the shortest way. As collect_op_start,
+ * then as collect_op_wait. Also COLLECT_E_BOUNDARY: the call has blocks, and the view is another
+ * than when it was prepared or last started by collect_op_start, whose caller looks whether the
+ * blocks fit it. */
+COLLECT_API int collect_op_run(collect_op *op);
+/* Runs a prepared all-reduce on other memory than it was prepared with, which is kept. Besides,
+ * COLLECT_E_INVALID: the memory is none, or overlaps in part; nothing is changed. */
+COLLECT_API int collect_op_run_on(collect_op *op, const void *source, void *target,
+                                  uint64_t count);
 
 /* ---- messages ------------------------------------------------------------------------------ */
 

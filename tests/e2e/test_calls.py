@@ -1,9 +1,12 @@
 """Ways to call: asynchronous, awaited, in batches, prepared, weighted; and deaths meanwhile."""
 
 import asyncio
+import contextlib
 import random
 import resource
 import signal
+import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -40,7 +43,7 @@ async def awaits(group: collect.Group) -> int:
         assert totals == [float(i) * group.size for i in reversed(range(100))]
     works = [group.barrier(async_op=True), group.all_gather(np.ones(3), async_op=True)]
     results = [await work for work in works]
-    assert results[1].array.shape == (group.size, 3)
+    assert results[1].array.shape == (len(results[1].participants), 3)
     ticker.cancel()
     return ticks
 
@@ -246,6 +249,66 @@ def test_newcomers_enter_between_runs_of_a_prepared_operation() -> None:
         assert late.told("first")["size"] == 3
         for peer in (*first, late):
             peer.told("done")
+
+
+class Interrupt(Exception):
+    """What a signal handler raises anywhere."""
+
+
+armed: list[None] = []
+
+
+def interrupt(*_: Any) -> None:
+    """Once, if it is armed."""
+    if armed:
+        armed.clear()
+        raise Interrupt
+
+
+def interrupted(stage: Stage) -> None:
+    """Calls of all kinds, each of which may end anywhere."""
+    with stage.join() as group:
+        x, y = np.ones(4, np.float32), np.empty(4, np.float32)
+        op, gather = group.all_reduce_init(x, out=y), group.all_gather_init(x)
+        calls = [
+            op,
+            op.start,
+            op.wait,
+            gather,
+            lambda: group.all_reduce(x),
+            lambda: group.all_reduce(x, out=y),
+            lambda: group.all_reduce(x, async_op=True).wait(),
+            lambda: group.all_gather(x),
+        ]
+        sys.unraisablehook = lambda _: None  # what is raised in a destructor
+        signal.signal(signal.SIGALRM, interrupt)
+        deadline_s = time.monotonic() + 1.5
+        count = 0
+        while time.monotonic() < deadline_s:
+            with contextlib.suppress(Interrupt):
+                armed.append(None)
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(5e-6, 4e-4))
+                for _ in range(300):
+                    # "Under way": the run before was interrupted when it had started.
+                    with contextlib.suppress(collect.InvalidArgument):
+                        random.choice(calls)()
+                armed.clear()
+            count += 1
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        result = group.all_reduce(np.ones(3))
+        control = group._session.control
+        with control.lock:
+            control.lease.recall()
+        number = int(result.op.split(".")[1])
+        stage.tell("done", count=count, number=number, passed=control.lease.passed)
+
+
+def test_interrupts_neither_lose_nor_repeat_a_boundary() -> None:
+    with world() as here:
+        told = here.peer(interrupted, "a").told("done")
+
+        assert told["count"] > 10
+        assert told["number"] == told["passed"]
 
 
 # ---- deaths --------------------------------------------------------------------------------------

@@ -427,11 +427,11 @@ TEST(a_prepared_operation_that_was_aborted_starts_again_after_the_verdict)
 	CHECK_EQ(collect_comm_abort(world.peers[0].comm), COLLECT_OK);
 	CHECK_EQ(collect_op_wait(op, 0), COLLECT_E_ABORTED);
 	CHECK_EQ(collect_op_start(op, 0), COLLECT_E_BUSY);
-	CHECK_EQ(collect_op_run(op, SOON_NS), COLLECT_E_BUSY);
+	CHECK_EQ(collect_op_run(op), COLLECT_E_BUSY);
 	world_freeze(&world, 3, reports);
 	world_install_verdict(&world, 3, &(struct verdict){
 		.verdict = COLLECT_VERDICT_FAIL, .op = reports[0].inflight_op});
-	CHECK_EQ(collect_op_run(op, WHILE_NS), COLLECT_PENDING);
+	CHECK_EQ(collect_op_run(op), COLLECT_PENDING);
 	collect_op *other = NULL;
 	static float others[COUNT];
 	CHECK_EQ(world_all_reduce_start(&world, 1, others, COUNT, &other), COLLECT_OK);

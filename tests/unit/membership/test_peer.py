@@ -24,7 +24,7 @@ from collect.membership.events import (
     Tick,
 )
 from collect.membership.peer import Peer, State
-from collect.membership.peer_state import TRANSITIONS
+from collect.membership.peer_state import BOUNDARY_MAX, TRANSITIONS
 from collect.types import (
     CancelKind,
     FailKind,
@@ -181,6 +181,14 @@ def test_a_boundary_before_that_of_the_switch_is_free() -> None:
 
     assert not peer.is_boundary_due
     assert peer.on(BoundaryAsked(), NOW_S) == [PassBoundary(2, (), False)]
+
+
+def test_boundaries_are_free_up_to_the_next_switch() -> None:
+    assert joining().boundaries_free == 0
+    assert active().boundaries_free == BOUNDARY_MAX
+    assert frozen().boundaries_free == BOUNDARY_MAX
+    assert prepared(boundary=5).boundaries_free == 4
+    assert prepared(boundary=2).boundaries_free == 1
 
 
 def test_a_member_past_the_boundary_says_so_and_promises_nothing() -> None:

@@ -15,7 +15,18 @@ from collect.native.communicator import Communicator, InstallRequest, MemberAddr
 from collect.native.operation import Operation
 from collect.types import LinkModel, Recipe, Repair, Verdict, VerdictKind
 
-FIELDS = ("collective", "dtype", "reduce_op", "algorithm", "root", "world", "count", "factor")
+FIELDS = (
+    "collective",
+    "dtype",
+    "reduce_op",
+    "algorithm",
+    "root",
+    "world",
+    "count",
+    "factor",
+    "deadline_ns",
+    "takes_boundary",
+)
 
 
 class Core:
@@ -29,6 +40,9 @@ class Core:
         self.installed: dict[str, Any] = {}
         self.released = 0
         self.handles: list[Any] = []
+        self.passed = self.limit = 0
+        self.is_destroyed = False
+        self.runs: list[tuple[int, int, int]] = []  # by collect_op_run_on
 
     def collect_algorithm_has(self, *_: int) -> int:
         return 1
@@ -46,10 +60,31 @@ class Core:
     def collect_op_prepare(self, comm: Any, call: Any, op_out: Any) -> int:
         return self.collect_comm_start(comm, call, op_out)
 
+    def collect_comm_lend(self, _: Any, passed: int, limit: int) -> int:
+        self.passed, self.limit = max(self.passed, passed), limit
+        return self.passed
+
     def collect_op_start(self, *_: Any) -> int:
+        if self.is_destroyed:
+            return status.E_CLOSED
+        if self.answer == status.OK:
+            if self.passed >= self.limit:
+                return status.E_BOUNDARY
+            self.passed += 1
         return self.answer
 
-    collect_op_run = collect_op_start
+    def collect_op_run(self, op: Any) -> int:
+        found = self.collect_op_start(op)
+        return self.status if found == status.OK else found
+
+    def collect_op_run_on(self, op: Any, source: Any, target: Any, count: int) -> int:
+        found = self.collect_op_run(op)
+        if found >= status.OK:
+            cast = self.ffi.cast
+            self.runs.append(
+                (int(cast("uintptr_t", source)), int(cast("uintptr_t", target)), count)
+            )
+        return found
 
     def collect_op_wait(self, *_: Any) -> int:
         return self.status
@@ -87,6 +122,7 @@ class Core:
         return status.OK
 
     def collect_comm_destroy(self, cell: Any) -> None:
+        self.is_destroyed = True
         cell[0] = self.ffi.NULL
 
     def _make(self, out: Any) -> int:
@@ -146,6 +182,8 @@ def test_the_core_is_handed_the_whole_call(core: Core) -> None:
             "world": 2,
             "count": 0,
             "factor": 0.5,
+            "deadline_ns": 77,
+            "takes_boundary": 0,
             "counts": [6, 6],
             "target_counts": None,
             "source": address(array),
@@ -225,7 +263,7 @@ def test_those_that_nobody_waits_for_are_forgotten(core: Core) -> None:
 
 def test_a_prepared_operation_that_is_dropped_under_way_lives_until_its_end(core: Core) -> None:
     made, maker = new_communicator(core), Maker()
-    prepared = made.prepare(maker.all_reduce(np.zeros(3), "sum"))
+    prepared = made.prepare(maker.all_reduce(np.zeros(3), "sum"), 1000)
     assert made.outstanding() == []
     core.status = prepared.status = status.PENDING
     assert made.outstanding() == [prepared]

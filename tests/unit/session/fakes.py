@@ -5,12 +5,13 @@ from typing import Any
 
 from collect.errors import CollectError
 from collect.membership.events import LeaveAsked, PassBoundary, PeerEvent
-from collect.membership.peer import State
+from collect.membership.peer_state import BOUNDARY_MAX
 from collect.native import status
 from collect.native.call import Call
 from collect.native.operation import OpInfo
 from collect.net.waiting import Changes
 from collect.session.history import History
+from collect.session.lease import Lease
 from collect.types import FailKind, FailReason, Member, View, op_base
 
 EPOCH = 5 << 24
@@ -54,14 +55,29 @@ class FakeCommunicator:
         self.refusals: list[int] = []  # what the next starts say
         self.interrupt: BaseException | None = None  # raised in the next start, before the core
         self.is_aborted = False
+        self.passed = self.limit = 0
 
-    def start(self, operation: FakeOperation, deadline_ns: int, slice_ns: int = 0) -> int:
+    def lend(self, passed: int, limit: int) -> int:
+        self.passed, self.limit = max(self.passed, passed), limit
+        return self.passed
+
+    def start(
+        self,
+        operation: FakeOperation,
+        deadline_ns: int,
+        slice_ns: int = 0,
+        *,
+        takes_boundary: bool = False,
+    ) -> int:
         del slice_ns
         if self.interrupt is not None:
             interrupt, self.interrupt = self.interrupt, None
             raise interrupt
         if self.refusals:
             return self.refusals.pop(0)
+        if takes_boundary and self.passed >= self.limit:
+            return status.E_BOUNDARY
+        self.passed += takes_boundary
         self.operations.append(operation)
         operation.is_submitted = True
         operation.number = op_base(EPOCH) + len(self.operations)
@@ -88,12 +104,16 @@ class FakeCommunicator:
 
 
 class FakePeer:
+    timeout_s = 0.01
+
     def __init__(self) -> None:
-        self.state = State.ACTIVE
         self.boundaries = 0
         self.is_boundary_due = False
-        self.switch = object()  # so that is_boundary_due is asked
         self.failures: dict[int, FailReason] = {}
+
+    @property
+    def boundaries_free(self) -> int:
+        return self.boundaries if self.is_boundary_due else BOUNDARY_MAX
 
     def failure_of(self, op: int) -> FailReason:
         return self.failures.get(op, FailReason(FailKind.ABORTED, ("me",), "aborted here"))
@@ -106,6 +126,7 @@ class FakeControl:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.lease = Lease(self, is_auto=True)  # type: ignore[arg-type]
         self.changes = Changes()
         members = tuple(
             Member(i, n, "host", ("127.0.0.1:1",)) for i, n in ((SELF, "me"), (OTHER, "b"))
@@ -141,6 +162,8 @@ class FakeControl:
     def ask_boundary(self, boundary: int) -> None:
         self.asked.append(boundary)
         self.passage = self.answer
+        if self.answer is not None:
+            self.peer.boundaries = self.answer.boundary
 
     def raise_if_final(self) -> None:
         if self.final is not None:

@@ -23,6 +23,7 @@ from collect.types import (
     Verdict,
     View,
 )
+from tests.unit.session.fakes import FakePeer
 
 OTHER = 8
 
@@ -33,6 +34,11 @@ class RecordingCommunicator:
 
     def install(self, request: InstallRequest) -> None:
         self.installed.append(request)
+
+    def lend(self, passed: int, limit: int) -> int:
+        assert limit == 0
+        self.passed = passed
+        return passed
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +52,7 @@ def numbers_of_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
 def control(**settings: Any) -> ControlPlane:
     plane = ControlPlane(load({"name": "me", **settings}, {}), Address("127.0.0.1", 5000))
     plane.communicator = RecordingCommunicator()  # type: ignore[assignment]
+    plane.peer = FakePeer()  # type: ignore[assignment]
     return plane
 
 
@@ -57,6 +64,16 @@ def install(plane: ControlPlane, recipe: Recipe, *hosts: str) -> InstallRequest:
     view = View(5 << 24, members, 1, recipe)
     plane._install(InstallComm(view, 0, 0, Verdict(), (), (), has_repair=False))
     return plane.communicator.installed[-1]  # type: ignore[union-attr]
+
+
+def test_boundaries_before_a_newcomers_time_lie_behind_it() -> None:
+    plane = control()
+    plane.peer.boundaries = 41  # type: ignore[union-attr]
+
+    install(plane, Recipe(), "x")
+
+    assert plane.communicator.passed == 41  # type: ignore[union-attr]
+    assert plane.lease.passed == 41
 
 
 def aborted(detail: str) -> EngineEvent:

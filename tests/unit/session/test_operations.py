@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from collect import config
-from collect.config import Address
+from collect.config import Address, AdmitMode, Config
 from collect.errors import (
     Aborted,
     Closed,
@@ -25,6 +25,7 @@ from collect.native import status
 from collect.native.call import Call, LaidOut
 from collect.native.codes import Collective, Signature
 from collect.session import operations
+from collect.session.lease import Lease
 from collect.session.operations import Session
 from collect.types import FailKind, FailReason, Member, View, op_base
 from tests.unit.session.fakes import (
@@ -40,7 +41,13 @@ from tests.unit.session.fakes import (
 @pytest.fixture
 def control(monkeypatch: pytest.MonkeyPatch) -> FakeControl:
     made = FakeControl()
-    monkeypatch.setattr(operations, "ControlPlane", lambda *_: made)
+
+    def given(session_config: Config, _: Address) -> FakeControl:
+        is_auto = session_config.admit is AdmitMode.AUTO
+        made.lease = Lease(made, is_auto=is_auto)  # type: ignore[arg-type]
+        return made
+
+    monkeypatch.setattr(operations, "ControlPlane", given)
     monkeypatch.setattr(operations.native, "require", lambda: None)
     monkeypatch.setattr(operations, "POLL_S", 0.001)
     monkeypatch.setattr(operations, "Operation", FakeOperation)
@@ -65,13 +72,28 @@ def communicator(control: FakeControl) -> FakeCommunicator:
     return found
 
 
+def passed(control: FakeControl) -> int:
+    """Boundaries, as the machine counts them before its next event."""
+    with control.lock:
+        control.lease.recall()
+    assert control.lease.passed == control.peer.boundaries
+    return control.lease.passed
+
+
+def change_is_due(control: FakeControl) -> None:
+    """The machine hears of it: the next boundary is that of a change."""
+    with control.lock:
+        control.lease.recall()
+        control.peer.is_boundary_due = True
+
+
 def test_each_operation_passes_one_boundary_in_auto_mode(control: FakeControl) -> None:
     session = new_session()
 
     for _ in range(3):
         submit(session)
 
-    assert control.peer.boundaries == 3
+    assert passed(control) == 3
     assert control.posted == []
 
 
@@ -86,7 +108,7 @@ def test_operations_pass_none_in_manual_mode_and_wait_for_the_first_admit(
         submit(session, is_internal=True)
     submit(session)
 
-    assert control.peer.boundaries == 1
+    assert passed(control) == 1
     assert len(communicator(control).operations) == 2
 
 
@@ -99,14 +121,14 @@ def test_an_interrupted_submission_does_not_pass_its_boundary_twice(control: Fak
     submit(session)
     submit(session)
 
-    assert control.peer.boundaries == 2
+    assert passed(control) == 2
     assert len(communicator(control).operations) == 2
 
 
 def test_a_boundary_that_is_due_is_asked_for_when_all_is_consumed(control: FakeControl) -> None:
     session = new_session()
     first = submit(session)
-    control.peer.is_boundary_due = True
+    change_is_due(control)
     control.answer = PassBoundary(2, (OTHER,), False)
     asked_while: list[int] = []
     ask = control.ask_boundary
@@ -136,17 +158,18 @@ def test_the_same_boundary_is_asked_for_however_often_the_wait_is_given_up(
         with pytest.raises(Timeout, match="planned change"):
             submit(session, timeout_s=0.002)
     control.passage = PassBoundary(1, (SELF, OTHER), True)
+    control.peer.boundaries = 1  # the machine's to count
     submit(session)
 
     assert set(control.asked) == {1}
-    assert control.peer.boundaries == 0  # the machine's to count
+    assert passed(control) == 1
     assert session.is_founding
 
 
 def test_who_enters_a_group_of_others_is_no_founder(control: FakeControl) -> None:
     session = new_session(admit="manual")
     control.peer.is_boundary_due = True
-    control.answer = PassBoundary(9, (SELF,), True)
+    control.answer = PassBoundary(1, (SELF,), True)
 
     with session.admitting():
         assert session.is_newcomer
@@ -237,6 +260,7 @@ def test_a_fenced_peer_is_told_so_by_every_call(control: FakeControl) -> None:
     session = new_session()
     communicator(control).status_of_next = status.E_ABORTED
     operation = submit(session)
+    end(control)
     control.final = Fenced("me is no member any more: silent for 5 s", epoch=6)
 
     for call in (lambda: session.wait(operation), lambda: submit(session), session.abort):
@@ -244,22 +268,34 @@ def test_a_fenced_peer_is_told_so_by_every_call(control: FakeControl) -> None:
             call()
 
 
-def test_an_operation_that_starts_behind_the_end_is_not_left_pending(control: FakeControl) -> None:
+def end(control: FakeControl) -> None:
+    """As the control thread does."""
+    with control.lock:
+        control.lease.recall()
+        control.final = Fenced("me is no member any more", epoch=6)
+    communicator(control).abort()
+
+
+@pytest.mark.parametrize("is_internal", [False, True])
+def test_an_operation_that_starts_behind_the_end_is_not_left_pending(
+    control: FakeControl, is_internal: bool
+) -> None:
     session = new_session()
     fake = communicator(control)
     fake.status_of_next = status.PENDING
+    submit(session)
     begin = fake.start
 
-    def start_too_late(*arguments: Any) -> int:
-        control.final = Fenced("me is no member any more", epoch=6)
-        fake.abort()
-        return begin(*arguments)
+    def start_too_late(*arguments: Any, **keywords: Any) -> int:
+        if control.final is None:
+            end(control)
+        return begin(*arguments, **keywords)
 
     fake.start = start_too_late  # type: ignore[method-assign]
-    operation = submit(session)
-
     with pytest.raises(Fenced):
-        session.wait(operation)
+        session.wait(submit(session, is_internal=is_internal))
+
+    assert fake.outstanding() == []
 
 
 def test_a_wait_that_is_too_short_leaves_the_operation_alone(control: FakeControl) -> None:
@@ -356,7 +392,7 @@ def test_the_boundary_before_a_refused_call_is_that_of_the_next(control: FakeCon
         session.submit(laid_out(3))
     submit(session)
 
-    assert control.peer.boundaries == 1
+    assert passed(control) == 1
 
 
 def test_newcomers_at_the_boundary_change_what_a_call_must_fit(control: FakeControl) -> None:
@@ -370,6 +406,7 @@ def test_newcomers_at_the_boundary_change_what_a_call_must_fit(control: FakeCont
         assert control.view is not None
         control.view = View(EPOCH + 1, (*control.view.members, third), 1)
         control.passage = passage
+        control.peer.boundaries = boundary
 
     control.ask_boundary = enter  # type: ignore[method-assign]
 
