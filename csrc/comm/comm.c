@@ -30,7 +30,8 @@ static void report_fill(struct collect_comm *comm, struct collect_report *report
 		report->inflight_is_rooted = op->call.root != 0;
 		col__call_print(op, report->inflight_descriptor, sizeof(report->inflight_descriptor));
 	}
-	for (uint32_t rank = 0; rank < comm->member_count; rank++) {
+	/* Of a sub-group its parent tells. */
+	for (uint32_t rank = 0; rank < comm->member_count && comm->scope == 0; rank++) {
 		const struct col_link *link = comm->by_rank[rank];
 		if (link == NULL || link->state != COL_LINK_LOST)
 			continue;
@@ -42,14 +43,19 @@ static void report_fill(struct collect_comm *comm, struct collect_report *report
 
 int collect_comm_freeze(collect_comm *comm, struct collect_report *report_out)
 {
+	int status = COLLECT_OK;
 	col_engine_enter(comm->engine);
-	if (!comm->is_frozen) {
+	if (comm->scope != 0 && !comm->is_frozen) {
+		status = COLLECT_E_INVALID;
+	} else if (!comm->is_frozen) {
 		comm->is_frozen = true;
 		col__op_stop(comm);
+		col__scopes_freeze(comm);
 	}
-	report_fill(comm, report_out);
+	if (status == COLLECT_OK)
+		report_fill(comm, report_out);
 	col_engine_leave(comm->engine);
-	return COLLECT_OK;
+	return status;
 }
 
 /* ---- install ---- */
@@ -174,6 +180,26 @@ static void ops_uproot(struct collect_comm *comm, const struct collect_install *
 		        op->call.root != 0 && !(is_rerun && op->number == install->verdict_op);
 }
 
+void col__comm_view_note(struct collect_comm *comm)
+{
+	uint32_t slot = comm->view_count++ % COL_VIEWS_MAX;
+	comm->views[slot].epoch = comm->epoch;
+	comm->views[slot].member_count = comm->member_count;
+}
+
+/* Where the ranks of the old view are now. Its sub-groups' members are among them. */
+static void scopes_adopt(struct collect_comm *comm, const uint64_t *old_members, uint32_t old_count)
+{
+	uint16_t moved[COLLECT_RANKS_MAX];
+	if (comm->scopes == NULL)
+		return;
+	for (uint32_t rank = 0; rank < old_count; rank++) {
+		uint32_t now = col__mesh_rank(comm, old_members[rank]);
+		moved[rank] = now != COL_RANK_NONE ? (uint16_t)now : UINT16_MAX;
+	}
+	col__scopes_adopt(comm, moved);
+}
+
 static void view_adopt(struct collect_comm *comm, const struct collect_install *install,
                        struct next_view *next)
 {
@@ -192,20 +218,19 @@ static void view_adopt(struct collect_comm *comm, const struct collect_install *
 	comm->self_rank = install->self_rank;
 	comm->epoch = install->epoch;
 	comm->is_frozen = false;
-	uint32_t slot = comm->view_count++ % COL_VIEWS_MAX;
-	comm->views[slot].epoch = comm->epoch;
-	comm->views[slot].member_count = comm->member_count;
+	col__comm_view_note(comm);
 	bool is_smaller = has_lost(comm, old_members, old_count);
 	if (is_smaller)
 		ops_uproot(comm, install);
 	col__share_retire(comm, is_smaller);
-	links_prune(comm, old_members, old_count);
-	col_free(old_members);
 	for (struct col_link *link = comm->links; link != NULL; link = link->next)
 		link->rank = COL_RANK_NONE;
 	for (uint32_t rank = 0; rank < comm->member_count; rank++)
 		if (comm->by_rank[rank] != NULL)
 			comm->by_rank[rank]->rank = rank;
+	scopes_adopt(comm, old_members, old_count);
+	links_prune(comm, old_members, old_count);
+	col_free(old_members);
 	links_open(comm, install);
 	col__messages_view_changed(comm);
 }
@@ -229,16 +254,31 @@ static void verdict_fail(struct collect_comm *comm, uint64_t failed_op)
 	}
 }
 
-static void verdict_repair(struct collect_comm *comm, const struct collect_install *install)
+static void verdict_repair(struct collect_comm *comm, const struct collect_scope_verdict *verdict)
 {
 	struct collect_op *op = comm->ops_head;
-	if (op != NULL && op->number == install->verdict_op)
-		col__op_repair(comm, install->verdict_attempt);
-	if (comm->retained_op != install->verdict_op)
+	if (op != NULL && op->number == verdict->verdict_op)
+		col__op_repair(comm, verdict->verdict_attempt);
+	if (comm->retained_op != verdict->verdict_op)
 		return;
-	for (uint32_t i = 0; i < install->repair_count; i++)
-		if (install->repairs[i].holder == comm->self)
-			col__mesh_repair_send(comm, install->repairs[i].needer);
+	for (uint32_t i = 0; i < verdict->repair_count; i++)
+		if (verdict->repairs[i].holder == comm->self)
+			col__mesh_repair_send(comm, verdict->repairs[i].needer);
+}
+
+void col__comm_settle(struct collect_comm *comm, const struct collect_scope_verdict *verdict)
+{
+	if (verdict->verdict == COLLECT_VERDICT_FAIL)
+		verdict_fail(comm, verdict->verdict_op);
+	else if (verdict->verdict == COLLECT_VERDICT_REPAIR)
+		verdict_repair(comm, verdict);
+}
+
+void col__comm_resume(struct collect_comm *comm)
+{
+	col__share_open(comm);
+	col__mesh_offer_waiting(comm);
+	col__op_start_next(comm);
 }
 
 static bool recipe_is_valid(const struct collect_recipe *recipe)
@@ -248,8 +288,20 @@ static bool recipe_is_valid(const struct collect_recipe *recipe)
 	       recipe->level_count <= COLLECT_LEVELS_MAX;
 }
 
-static int install_check(const struct collect_comm *comm, const struct collect_install *install)
+static bool scopes_are_valid(const struct collect_install *install)
 {
+	if (install->scope_count > 0 && install->scopes == NULL)
+		return false;
+	for (uint32_t i = 0; i < install->scope_count; i++)
+		if (install->scopes[i].scope == 0)
+			return false;
+	return true;
+}
+
+static int install_check(struct collect_comm *comm, const struct collect_install *install)
+{
+	if (comm->scope != 0 || !scopes_are_valid(install))
+		return COLLECT_E_INVALID;
 	if (install->epoch <= comm->epoch || install->member_count == 0 ||
 	    install->member_count > COLLECT_RANKS_MAX ||
 	    install->self_rank >= install->member_count ||
@@ -257,7 +309,8 @@ static int install_check(const struct collect_comm *comm, const struct collect_i
 	    !recipe_is_valid(install->recipe))
 		return COLLECT_E_INVALID;
 	/* A planned switch comes between operations. A joiner may have submitted some already. */
-	if (!comm->is_frozen && comm->epoch != 0 && comm->ops_head != NULL)
+	if (!comm->is_frozen && comm->epoch != 0 &&
+	    (comm->ops_head != NULL || col__scopes_are_busy(comm)))
 		return COLLECT_E_BUSY;
 	return COLLECT_OK;
 }
@@ -276,13 +329,15 @@ int collect_comm_install(collect_comm *comm, const struct collect_install *insta
 	view_adopt(comm, install, &next);
 	if (install->op_base != 0)
 		renumber(comm, install->op_base);
-	if (install->verdict == COLLECT_VERDICT_FAIL)
-		verdict_fail(comm, install->verdict_op);
-	else if (install->verdict == COLLECT_VERDICT_REPAIR)
-		verdict_repair(comm, install);
-	col__share_open(comm);
-	col__mesh_offer_waiting(comm);
-	col__op_start_next(comm);
+	col__comm_settle(comm, &(struct collect_scope_verdict){
+		.verdict = install->verdict,
+		.verdict_op = install->verdict_op,
+		.verdict_attempt = install->verdict_attempt,
+		.repairs = install->repairs,
+		.repair_count = install->repair_count,
+	});
+	col__comm_resume(comm);
+	col__scopes_settle(comm, install);
 	col_engine_leave(comm->engine);
 	return COLLECT_OK;
 }
@@ -291,6 +346,8 @@ int collect_comm_rebase(collect_comm *comm, uint64_t op_base)
 {
 	col_engine_enter(comm->engine);
 	int status = comm->ops_head != NULL ? COLLECT_E_BUSY : COLLECT_OK;
+	if (comm->scope != 0)
+		status = COLLECT_E_INVALID;
 	if (status == COLLECT_OK)
 		comm->submitted = op_base;
 	col_engine_leave(comm->engine);
@@ -302,7 +359,7 @@ int collect_comm_rebase(collect_comm *comm, uint64_t op_base)
 int collect_comm_dial(collect_comm *comm, const struct collect_member *members,
                       uint32_t member_count)
 {
-	int status = COLLECT_OK;
+	int status = comm->scope != 0 ? COLLECT_E_INVALID : COLLECT_OK;
 	col_engine_enter(comm->engine);
 	for (uint32_t i = 0; i < member_count && status == COLLECT_OK; i++) {
 		if (members[i].incarnation == comm->self)
@@ -371,12 +428,10 @@ int collect_comm_create(collect_engine *engine, uint64_t key, uint64_t self,
 	return COLLECT_OK;
 }
 
-static void comm_free(struct collect_comm *comm)
+void col__comm_fini(struct collect_comm *comm)
 {
-	while (comm->links != NULL)
-		col__mesh_remove(comm, comm->links);
 	col__messages_fini(comm);
-	COL_ASSERT(comm->waiting_head == NULL);
+	COL_ASSERT(comm->waiting.head == NULL);
 	col__share_close(comm);
 	col__runners_drop(comm);
 	col_free(comm->members);
@@ -387,16 +442,10 @@ static void comm_free(struct collect_comm *comm)
 	col_free(comm->result.bytes);
 	col_free(comm->retained.bytes);
 	col_free(comm->repair_has);
-	col_free(comm);
 }
 
-void collect_comm_destroy(collect_comm **comm_in)
+void col__comm_give_up(struct collect_comm *comm)
 {
-	struct collect_comm *comm = *comm_in;
-	if (comm == NULL)
-		return;
-	struct collect_engine *engine = comm->engine;
-	col_engine_enter(engine);
 	comm->is_frozen = true; /* nothing starts any more */
 	col__op_give_up_all(comm, COLLECT_E_CLOSED);
 	col__messages_give_up(comm, COLLECT_E_CLOSED);
@@ -406,13 +455,41 @@ void collect_comm_destroy(collect_comm **comm_in)
 		op->is_queued = false;
 		col__op_release(op);
 	}
+	if (comm->scope != 0)
+		col__scope_rest(comm);
+}
+
+static void group_close(struct collect_comm *comm)
+{
+	struct collect_engine *engine = comm->engine;
+	col__scopes_close(comm);
 	for (struct collect_comm **at = &engine->comms; *at != NULL; at = &(*at)->next) {
 		if (*at != comm)
 			continue;
 		*at = comm->next;
 		break;
 	}
-	comm_free(comm);
-	col_engine_leave(engine);
+	while (comm->links != NULL)
+		col__mesh_remove(comm, comm->links);
+	col__comm_fini(comm);
+}
+
+void collect_comm_destroy(collect_comm **comm_in)
+{
+	struct collect_comm *comm = *comm_in;
+	if (comm == NULL)
+		return;
+	bool is_detached = comm->scope != 0 && comm->parent == NULL;
+	if (!is_detached) {
+		struct collect_engine *engine = comm->engine;
+		col_engine_enter(engine);
+		col__comm_give_up(comm);
+		if (comm->scope != 0)
+			col__scope_leave(comm);
+		else
+			group_close(comm);
+		col_engine_leave(engine);
+	}
+	col_free(comm);
 	*comm_in = NULL;
 }

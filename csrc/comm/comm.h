@@ -22,6 +22,12 @@
  *
  * An op over shared memory (share.c) is delivered as by commit, without frames.
  *
+ * A *sub-group* is a comm of some of the members (its *scope* is its name) with ops, plans, results
+ * and a segment of its own; it borrows links, epochs and freezes of its *parent*. Its ranks are its
+ * own: col__rank_of maps a link to one. Scopes never wait for one another (flow.c): ops of
+ * different scopes may start in any order on any member; those of one scope start in the same order
+ * on all of them.
+ *
  * Owner: whoever holds the engine's baton; ops' status is atomic.
  */
 #ifndef COL_COMM_COMM_H
@@ -35,6 +41,10 @@
 #define COL_OPS_MAX 4096u
 /* Links to peers that are not (yet) members. */
 #define COL_STRANGERS_MAX 256u
+
+/* Sub-groups of one comm. */
+#define COL_SCOPES_MAX 1024u
+#define COL_SCOPE_BUCKETS 64u
 
 /* Plans that one comm keeps. */
 #define COL_RUNNERS_MAX 64u
@@ -118,6 +128,7 @@ struct col_shm;
 /* See share.c. */
 enum col_share_state {
 	COL_SHARE_OFF,
+	COL_SHARE_IDLE,
 	COL_SHARE_OPENING,
 	COL_SHARE_ON
 };
@@ -141,12 +152,70 @@ struct col_word {
 	uint32_t digest;
 };
 
-/* A frame that came before its op or epoch. */
+/* A frame that came before its op, epoch or sub-group. */
 struct col_waiting_frame {
 	struct col_waiting_frame *next;
 	struct col_link *link;
 	struct col_frame frame;
 	struct col_buffer *buffer;
+	uint32_t early_bytes; /* of the link's */
+};
+
+/* In the order in which they came. */
+struct col_waiting {
+	struct col_waiting_frame *head;
+	struct col_waiting_frame *tail;
+};
+
+/* A frame of a sub-group that waits at its sender for its window. */
+struct col_flow_frame {
+	struct col_flow_frame *next;
+	struct col_frame frame;
+	const uint8_t *payload;    /* as for col_link_send */
+	struct col_buffer *buffer;
+	void *token;
+};
+
+/* The windows between this member and another in a sub-group, in this epoch: see flow.c. Charges
+ * since the epoch began. */
+struct col_flow {
+	struct col_flow_frame *head;
+	struct col_flow_frame *tail;
+	uint64_t sent;
+	uint64_t limit;    /* … and up to here the other lets us */
+	uint64_t taken;
+	uint64_t consumed;
+	uint64_t told;     /* up to here we let the other */
+	bool has_asked;    /* we have asked for more */
+	bool is_asked;     /* the other has */
+};
+
+/* What only a sub-group has. */
+struct col_child {
+	struct collect_comm *next; /* in its bucket */
+	bool is_busy;              /* in the engine's list */
+	uint16_t *parent_ranks;    /* by rank; owned */
+	struct col_flow *flows;    /* by rank; owned */
+	uint16_t ranks[COLLECT_RANKS_MAX]; /* by the parent's rank; UINT16_MAX: not in it */
+};
+
+/* A verdict on an op of a sub-group that is not here yet. */
+struct col_scope_failure {
+	struct col_scope_failure *next;
+	uint32_t scope;
+	uint64_t op;
+	uint64_t epoch;
+};
+
+/* What only the parent of sub-groups has, or of which members have some. */
+struct col_scopes {
+	struct collect_comm *buckets[COL_SCOPE_BUCKETS];
+	uint32_t count;
+	struct col_waiting waiting;         /* frames of scopes that are not here yet */
+	struct col_scope_failure *failures;
+	uint32_t *gone;                     /* scopes that were here: a hash set; 0: a free place */
+	uint32_t gone_count;
+	uint32_t gone_capacity;             /* a power of two, or 0 */
 };
 
 /* A result area. */
@@ -203,8 +272,7 @@ struct collect_comm {
 	struct col_result scratch;  /* slices that the head passes on and does not need */
 	uint64_t retained_op;
 	uint64_t retained_bytes;
-	struct col_waiting_frame *waiting_head;
-	struct col_waiting_frame *waiting_tail;
+	struct col_waiting waiting;
 
 	struct col_share share;
 	struct col_messages messages;
@@ -214,12 +282,24 @@ struct collect_comm {
 	uint64_t repair_missing; /* chunks */
 	uint8_t *repair_has;     /* by chunk; owned */
 
+	/* Sub-groups: see scope.c. */
+	uint32_t scope;               /* 0: it is none */
+	struct collect_comm *parent;  /* NULL: it is no sub-group, or its parent is gone */
+	struct col_child *child;      /* of a sub-group; owned */
+	struct col_scopes *scopes;    /* NULL: none yet; owned */
+
 	/* The fail-point. 0: none. */
 	uint64_t kill_op;
 	uint32_t kill_frames;
 };
 
 extern const struct col_listener_events col_comm_listener_events;
+
+/* Whose links it uses. */
+static inline const struct collect_comm *col_comm_base(const struct collect_comm *comm)
+{
+	return comm->parent != NULL ? comm->parent : comm;
+}
 
 /* Called by the engine's tick. stopped_ns: how long this process itself did not run; 0: it did. */
 void col_comm_tick(struct collect_comm *comm, uint64_t stopped_ns);
@@ -235,8 +315,10 @@ void col_comm_disarm(struct collect_comm *comm);
 /* share.c: shared memory. */
 /* A view is adopted: the old segment is kept for the verdict; no op starts until … */
 void col__share_retire(struct collect_comm *comm, bool has_lost);
-/* … after the verdict: whether this view's members share is found out. */
+/* … after the verdict: whether this view's members share is found out; of a sub-group when its
+ * first op starts. */
 void col__share_open(struct collect_comm *comm);
+void col__share_begin(struct collect_comm *comm);
 void col__share_close(struct collect_comm *comm);
 /* A member's word whether it could attach. */
 void col__share_word(struct collect_comm *comm, uint32_t rank, bool could);
@@ -289,18 +371,112 @@ void col__op_repair_check(struct collect_comm *comm);
 void col__op_stop(struct collect_comm *comm);
 extern const struct col_exec_events col__op_exec_events;
 
+/* comm.c: the view. */
+/* The verdict on the head, after the new view is adopted. */
+void col__comm_settle(struct collect_comm *comm, const struct collect_scope_verdict *verdict);
+/* From here on ops may start. */
+void col__comm_resume(struct collect_comm *comm);
+/* Remembers how many members the new epoch has. */
+void col__comm_view_note(struct collect_comm *comm);
+/* Ends all that is pending, as closed. */
+void col__comm_give_up(struct collect_comm *comm);
+/* Afterwards: frees what a sub-group has too; not the comm. */
+void col__comm_fini(struct collect_comm *comm);
+
 /* mesh.c: links, and the frames that come over them. */
 struct col_link *col__mesh_find(struct collect_comm *comm, uint64_t peer);
 /* Finds or makes. NULL: out of memory. */
 struct col_link *col__mesh_link(struct collect_comm *comm, uint64_t peer);
 void col__mesh_remove(struct collect_comm *comm, struct col_link *link);
+/* COL_RANK_NONE: no member. */
+uint32_t col__mesh_rank(const struct collect_comm *comm, uint64_t peer);
 bool col__mesh_is_member(const struct collect_comm *comm, uint64_t peer);
 /* Offers the frames that waited to the head; drops what is too old. */
 void col__mesh_offer_waiting(struct collect_comm *comm);
-void col__mesh_drop_waiting(struct collect_comm *comm, const struct col_link *link);
 void col__mesh_mismatch(struct collect_comm *comm, uint64_t peer);
 void col__mesh_post(struct collect_comm *comm, int kind, uint64_t peer, int loss,
                     const char *detail);
 void col__mesh_repair_send(struct collect_comm *comm, uint64_t needer);
+
+/* waiting.c: frames that wait for their op, epoch or sub-group. */
+/* is_early: it is in no window, and counts among the link's early ones. Too many of those, or no
+ * memory, lose the link. Takes the buffer. */
+void col__waiting_add(struct col_waiting *waiting, struct col_link *link,
+                      const struct col_frame *frame, struct col_buffer *buffer, bool is_early);
+/* The one after `before` (NULL: the first); it is the caller's. */
+struct col_waiting_frame *col__waiting_unlink(struct col_waiting *waiting,
+                                              struct col_waiting_frame *before);
+/* Counts it among the link's early ones no more. */
+void col__waiting_admit(struct col_waiting_frame *frame);
+/* Those of a link; NULL: all. */
+void col__waiting_drop(struct col_waiting *waiting, const struct col_link *link);
+void col__waiting_drop_older(struct col_waiting *waiting, uint64_t epoch);
+
+/* scope.c: sub-groups. */
+/* NULL: it is not here. */
+struct collect_comm *col__scope_find(const struct collect_comm *parent, uint32_t scope);
+/* It was here. */
+bool col__scope_is_gone(const struct collect_comm *parent, uint32_t scope);
+/* Makes comm->scopes. */
+int col__scopes_make(struct collect_comm *parent);
+/* Calls `act` with each. It may not make or remove any. */
+void col__scopes_each(struct collect_comm *parent, void (*act)(struct collect_comm *child));
+void col__scopes_freeze(struct collect_comm *parent);
+bool col__scopes_are_busy(struct collect_comm *parent);
+/* The parent has adopted a view: moved[old rank] is the new one, or UINT16_MAX. */
+void col__scopes_adopt(struct collect_comm *parent, const uint16_t *moved);
+/* After col__comm_settle of the parent. */
+void col__scopes_settle(struct collect_comm *parent, const struct collect_install *install);
+void col__scopes_drop_waiting(struct collect_comm *parent, const struct col_link *link);
+/* Ends and detaches all. */
+void col__scopes_close(struct collect_comm *parent);
+/* Out of the parent. */
+void col__scope_leave(struct collect_comm *child);
+/* It has an op, or none any more: the engine looks after those that have. */
+void col__scope_wake(struct collect_comm *child);
+void col__scope_rest(struct collect_comm *child);
+
+/* flow.c: sending as a sub-group. */
+/* A new epoch, or a new sub-group. */
+void col__flows_reset(struct collect_comm *child);
+/* As col_link_send. */
+int col__flow_send(struct collect_comm *child, uint32_t rank, const struct col_frame *frame,
+                   const uint8_t *payload, struct col_buffer *buffer, void *token);
+/* A frame of this epoch came. False: more than it was granted. */
+bool col__flow_take(struct collect_comm *child, uint32_t rank, const struct col_frame *frame);
+/* Its `bytes` of payload are consumed. */
+void col__flow_consume(struct collect_comm *child, uint32_t rank, uint32_t bytes);
+/* A GRANT. */
+void col__flow_word(struct collect_comm *child, uint32_t rank, const struct col_frame *frame);
+/* Drops what waits, and all that the links still have of it: as col_link_purge. */
+void col__flows_purge(struct collect_comm *child);
+
+/* The rank of the peer of one of the parent's links. */
+static inline uint32_t col__rank_of(const struct collect_comm *comm, const struct col_link *link)
+{
+	if (comm->scope == 0 || link->rank == COL_RANK_NONE)
+		return link->rank;
+	uint32_t rank = comm->child->ranks[link->rank];
+	return rank != UINT16_MAX ? rank : COL_RANK_NONE;
+}
+
+/* A frame of an operation. As col_link_send. */
+static inline int col__comm_send(struct collect_comm *comm, uint32_t rank, struct col_frame *frame,
+                                 const uint8_t *payload, struct col_buffer *buffer, void *token)
+{
+	frame->group = comm->scope;
+	if (comm->scope != 0)
+		return col__flow_send(comm, rank, frame, payload, buffer, token);
+	return col_link_send(comm->by_rank[rank], frame, payload, buffer, token);
+}
+
+/* Its `bytes` of payload are consumed. */
+static inline void col__comm_consume(struct collect_comm *comm, uint32_t rank, uint32_t bytes)
+{
+	if (comm->scope != 0)
+		col__flow_consume(comm, rank, bytes);
+	else
+		col_link_consume(comm->by_rank[rank], bytes);
+}
 
 #endif

@@ -175,10 +175,10 @@ static uint64_t until_tick(const struct collect_engine *engine)
 
 /* Whether something moved on the comm's links. They may be lost meanwhile, but none is removed:
  * that is left to the tick. */
-static bool links_poll(struct collect_comm *comm)
+static bool links_poll(const struct collect_comm *comm)
 {
 	bool has_moved = false;
-	for (struct col_link *link = comm->links; link != NULL; link = link->next)
+	for (struct col_link *link = col_comm_base(comm)->links; link != NULL; link = link->next)
 		has_moved |= link->state == COL_LINK_UP && col_link_poll(link) > 0;
 	return has_moved;
 }
@@ -186,7 +186,7 @@ static bool links_poll(struct collect_comm *comm)
 static bool has_few_links(const struct collect_comm *comm)
 {
 	uint32_t count = 0;
-	for (const struct col_link *link = comm->links; link != NULL; link = link->next)
+	for (const struct col_link *link = col_comm_base(comm)->links; link != NULL; link = link->next)
 		count += link->options.stream_count;
 	return count > 0 && count <= DIRECT_LINKS_MAX;
 }

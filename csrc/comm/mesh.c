@@ -57,9 +57,15 @@ struct col_link *col__mesh_link(struct collect_comm *comm, uint64_t peer)
 	return link;
 }
 
+static void waiting_drop(struct collect_comm *comm, struct col_link *link)
+{
+	col__waiting_drop(&comm->waiting, link);
+	col__scopes_drop_waiting(comm, link);
+}
+
 void col__mesh_remove(struct collect_comm *comm, struct col_link *link)
 {
-	col__mesh_drop_waiting(comm, link);
+	waiting_drop(comm, link);
 	for (struct col_link **at = &comm->links; *at != NULL; at = &(*at)->next) {
 		if (*at != link)
 			continue;
@@ -70,12 +76,17 @@ void col__mesh_remove(struct collect_comm *comm, struct col_link *link)
 	col_free(link);
 }
 
-bool col__mesh_is_member(const struct collect_comm *comm, uint64_t peer)
+uint32_t col__mesh_rank(const struct collect_comm *comm, uint64_t peer)
 {
 	for (uint32_t rank = 0; rank < comm->member_count; rank++)
 		if (comm->members[rank] == peer)
-			return true;
-	return false;
+			return rank;
+	return COL_RANK_NONE;
+}
+
+bool col__mesh_is_member(const struct collect_comm *comm, uint64_t peer)
+{
+	return col__mesh_rank(comm, peer) != COL_RANK_NONE;
 }
 
 void col__mesh_post(struct collect_comm *comm, int kind, uint64_t peer, int loss,
@@ -117,71 +128,20 @@ static struct col_sink sink_waiting(struct collect_comm *comm, const struct col_
 		.place = COL_PLACE_EARLY, .target = buffer->bytes, .buffer = buffer};
 }
 
-static void waiting_free(struct col_waiting_frame *waiting)
-{
-	col_buffer_put(waiting->buffer);
-	col_free(waiting);
-}
-
-static void waiting_add(struct collect_comm *comm, struct col_link *link,
-                        const struct col_frame *frame, struct col_buffer *buffer)
-{
-	struct col_waiting_frame *waiting = col_alloc(sizeof(*waiting));
-	if (waiting == NULL) {
-		col_buffer_put(buffer);
-		col__link_lose(link, COLLECT_LOSS_RESET, "out of memory");
-		return;
-	}
-	*waiting = (struct col_waiting_frame){.link = link, .frame = *frame, .buffer = buffer};
-	if (comm->waiting_tail != NULL)
-		comm->waiting_tail->next = waiting;
-	else
-		comm->waiting_head = waiting;
-	comm->waiting_tail = waiting;
-}
-
-static struct col_waiting_frame *waiting_unlink(struct collect_comm *comm,
-                                                struct col_waiting_frame *before)
-{
-	struct col_waiting_frame *it = before != NULL ? before->next : comm->waiting_head;
-	if (before != NULL)
-		before->next = it->next;
-	else
-		comm->waiting_head = it->next;
-	if (comm->waiting_tail == it)
-		comm->waiting_tail = before;
-	return it;
-}
-
-void col__mesh_drop_waiting(struct collect_comm *comm, const struct col_link *link)
-{
-	struct col_waiting_frame *before = NULL;
-	struct col_waiting_frame *it = comm->waiting_head;
-	while (it != NULL) {
-		struct col_waiting_frame *next = it->next;
-		if (it->link == link)
-			waiting_free(waiting_unlink(comm, before));
-		else
-			before = it;
-		it = next;
-	}
-}
-
 /* ---- where a frame goes ---- */
 
 /* Frames that are words of their sender: all header. */
 static bool is_word(const struct col_frame *frame)
 {
-	return frame->kind == COL_FRAME_DONE || frame->kind == COL_FRAME_SHARE;
+	return frame->kind == COL_FRAME_DONE || frame->kind == COL_FRAME_SHARE ||
+	       frame->kind == COL_FRAME_GRANT;
 }
 
-static struct col_sink place_repair(struct collect_comm *comm, const struct col_link *link,
-                                    const struct col_frame *frame)
+static struct col_sink place_repair(struct collect_comm *comm, const struct col_frame *frame)
 {
 	const struct collect_op *op = comm->ops_head;
 	uint32_t chunk_bytes = comm->engine->options.chunk_bytes;
-	if (comm->phase != COL_PHASE_REPAIRING || op->number != frame->op ||
-	    link->rank == COL_RANK_NONE)
+	if (comm->phase != COL_PHASE_REPAIRING || op->number != frame->op)
 		return sink_of(COL_PLACE_DISCARD);
 	uint64_t bytes = op->shape.result_bytes;
 	uint64_t rest = frame->offset < bytes ? bytes - frame->offset : 0;
@@ -193,7 +153,7 @@ static struct col_sink place_repair(struct collect_comm *comm, const struct col_
 	                         .target = comm->result.bytes + frame->offset};
 }
 
-static struct col_sink place_data(struct collect_comm *comm, struct col_link *link,
+static struct col_sink place_data(struct collect_comm *comm, struct col_link *link, uint32_t rank,
                                   const struct col_frame *frame)
 {
 	const struct collect_op *op = comm->ops_head;
@@ -208,9 +168,9 @@ static struct col_sink place_data(struct collect_comm *comm, struct col_link *li
 		col__mesh_mismatch(comm, link->options.peer);
 		return sink_of(COL_PLACE_DISCARD);
 	}
-	if (link->rank == COL_RANK_NONE || comm->runner == NULL)
+	if (rank == COL_RANK_NONE || comm->runner == NULL)
 		return sink_of(COL_PLACE_DISCARD);
-	struct col_sink sink = col_exec_place(&comm->runner->exec, link->rank, frame);
+	struct col_sink sink = col_exec_place(&comm->runner->exec, rank, frame);
 	if (sink.place != COL_PLACE_REFUSE || op->target_at == NULL)
 		return sink;
 	/* The counts of an all-to-all are in no digest: here it shows that callers disagree. */
@@ -226,9 +186,18 @@ static struct col_sink place_now(struct collect_comm *comm, struct col_link *lin
 		return sink_of(COL_PLACE_EARLY);
 	if (frame->attempt < comm->epoch || comm->is_frozen)
 		return sink_of(COL_PLACE_DISCARD);
-	if (frame->kind == COL_FRAME_REPAIR)
-		return place_repair(comm, link, frame);
-	return place_data(comm, link, frame);
+	uint32_t rank = col__rank_of(comm, link);
+	if (frame->kind != COL_FRAME_REPAIR)
+		return place_data(comm, link, rank, frame);
+	return rank != COL_RANK_NONE ? place_repair(comm, frame) : sink_of(COL_PLACE_DISCARD);
+}
+
+/* Whether a frame of this scope, which is not here, is worth keeping. */
+static bool is_awaited(const struct collect_comm *comm, const struct col_frame *frame)
+{
+	bool is_over = frame->attempt < comm->epoch ||
+	               (frame->attempt == comm->epoch && comm->is_frozen);
+	return !is_over && !col__scope_is_gone(comm, frame->group);
 }
 
 static struct col_sink link_place(void *user, struct col_link *link, const struct col_frame *frame)
@@ -242,15 +211,34 @@ static struct col_sink link_place(void *user, struct col_link *link, const struc
 	/* A word is all header. */
 	if (is_word(frame))
 		return sink_of(COL_PLACE_DISCARD);
+	if (frame->group != 0) {
+		struct collect_comm *child = col__scope_find(comm, frame->group);
+		if (child == NULL)
+			return is_awaited(comm, frame) ? sink_waiting(comm, frame)
+			                               : sink_of(COL_PLACE_DISCARD);
+		if (col__rank_of(child, link) == COL_RANK_NONE)
+			return sink_of(COL_PLACE_DISCARD);
+		comm = child;
+	}
 	struct col_sink sink = place_now(comm, link, frame);
 	return sink.place == COL_PLACE_EARLY ? sink_waiting(comm, frame) : sink;
+}
+
+/* ---- what a frame does ---- */
+
+static void consume(struct collect_comm *comm, struct col_link *link, const struct col_frame *frame)
+{
+	if (comm->scope == 0)
+		col_link_consume(link, frame->length);
+	else
+		col__flow_consume(comm, col__rank_of(comm, link), frame->length);
 }
 
 static void repair_arrived(struct collect_comm *comm, struct col_link *link,
                            const struct col_frame *frame)
 {
 	uint64_t chunk = frame->offset / comm->engine->options.chunk_bytes;
-	col_link_consume(link, frame->length);
+	consume(comm, link, frame);
 	if (!comm->repair_has[chunk]) {
 		comm->repair_has[chunk] = 1;
 		comm->repair_missing--;
@@ -258,12 +246,20 @@ static void repair_arrived(struct collect_comm *comm, struct col_link *link,
 	col__op_repair_check(comm);
 }
 
+/* Frames of a sub-group are in a window from when their epoch is here. */
+static void waiting_add(struct collect_comm *comm, struct col_link *link,
+                        const struct col_frame *frame, struct col_buffer *buffer)
+{
+	bool is_early = comm->scope != 0 && frame->attempt > comm->epoch;
+	col__waiting_add(&comm->waiting, link, frame, buffer, is_early);
+}
+
 /* The word of a later epoch waits for it, one of each kind and link: nobody sends the next before
  * it has ours. */
 static void word_keep(struct collect_comm *comm, struct col_link *link,
                       const struct col_frame *frame)
 {
-	struct col_waiting_frame *it = comm->waiting_head;
+	struct col_waiting_frame *it = comm->waiting.head;
 	while (it != NULL && (it->link != link || it->frame.kind != frame->kind))
 		it = it->next;
 	if (it == NULL)
@@ -276,14 +272,17 @@ static void word_keep(struct collect_comm *comm, struct col_link *link,
 static void word_arrived(struct collect_comm *comm, struct col_link *link,
                          const struct col_frame *frame)
 {
+	uint32_t rank = col__rank_of(comm, link);
 	if (frame->attempt > comm->epoch)
 		word_keep(comm, link, frame);
-	else if (frame->attempt < comm->epoch || comm->is_frozen || link->rank == COL_RANK_NONE)
+	else if (frame->attempt < comm->epoch || comm->is_frozen || rank == COL_RANK_NONE)
 		return;
 	else if (frame->kind == COL_FRAME_DONE)
-		col__op_word(comm, link->rank, frame);
+		col__op_word(comm, rank, frame);
+	else if (frame->kind == COL_FRAME_SHARE)
+		col__share_word(comm, rank, frame->step != 0);
 	else
-		col__share_word(comm, link->rank, frame->step != 0);
+		col__flow_word(comm, rank, frame);
 }
 
 static void fail_point(struct collect_comm *comm, const struct col_frame *frame)
@@ -297,15 +296,10 @@ static void fail_point(struct collect_comm *comm, const struct col_frame *frame)
 		kill(getpid(), SIGKILL);
 }
 
-static void link_arrived(void *user, struct col_link *link, const struct col_frame *frame,
-                         const struct col_sink *sink)
+/* It is of this comm, and in its window. */
+static void frame_arrived(struct collect_comm *comm, struct col_link *link,
+                          const struct col_frame *frame, const struct col_sink *sink)
 {
-	struct collect_comm *comm = user;
-	if (col_frame_is_message(frame)) {
-		fail_point(comm, frame);
-		col__channel_arrived(comm, link, frame, sink);
-		return;
-	}
 	bool is_current = frame->attempt == comm->epoch && !comm->is_frozen &&
 	                  comm->ops_head != NULL && comm->ops_head->number == frame->op;
 	switch (sink->place) {
@@ -321,22 +315,78 @@ static void link_arrived(void *user, struct col_link *link, const struct col_fra
 			break;
 		}
 		col_buffer_put(sink->buffer);
-		col_link_consume(link, frame->length);
+		consume(comm, link, frame);
 		break;
 	case COL_PLACE_REPAIR:
 		if (is_current && comm->phase == COL_PHASE_REPAIRING)
 			repair_arrived(comm, link, frame);
 		else
-			col_link_consume(link, frame->length);
+			consume(comm, link, frame);
 		break;
 	case COL_PLACE_DISCARD:
-		col_link_consume(link, frame->length);
+		consume(comm, link, frame);
 		if (is_word(frame))
 			word_arrived(comm, link, frame);
 		break;
 	case COL_PLACE_MESSAGE:
 	case COL_PLACE_REFUSE:
 		COL_ASSERT(false);
+	}
+}
+
+/* Of a scope that is not here. */
+static void stranger_arrived(struct collect_comm *comm, struct col_link *link,
+                             const struct col_frame *frame, const struct col_sink *sink)
+{
+	bool is_whole = is_word(frame) || sink->place == COL_PLACE_EARLY;
+	if (!is_whole || !is_awaited(comm, frame)) {
+		col_buffer_put(sink->buffer);
+	} else if (col__scopes_make(comm) < 0) {
+		col_buffer_put(sink->buffer);
+		col__link_lose(link, COLLECT_LOSS_RESET, "out of memory");
+	} else {
+		col__waiting_add(&comm->scopes->waiting, link, frame, sink->buffer, true);
+	}
+}
+
+/* Much may have changed since it was placed: scopes come and go, and views. */
+static void scope_arrived(struct collect_comm *comm, struct col_link *link,
+                          const struct col_frame *frame, const struct col_sink *sink)
+{
+	struct collect_comm *child = col__scope_find(comm, frame->group);
+	if (child == NULL) {
+		stranger_arrived(comm, link, frame, sink);
+		return;
+	}
+	if (is_word(frame)) {
+		word_arrived(child, link, frame);
+		return;
+	}
+	uint32_t rank = col__rank_of(child, link);
+	bool is_over = frame->attempt < child->epoch ||
+	               (frame->attempt == child->epoch && child->is_frozen);
+	if (rank == COL_RANK_NONE || is_over) {
+		col_buffer_put(sink->buffer);
+	} else if (frame->attempt == child->epoch && !col__flow_take(child, rank, frame)) {
+		col_buffer_put(sink->buffer);
+		col__link_lose(link, COLLECT_LOSS_GARBAGE,
+		               "more payload of a sub-group than was granted");
+	} else {
+		frame_arrived(child, link, frame, sink);
+	}
+}
+
+static void link_arrived(void *user, struct col_link *link, const struct col_frame *frame,
+                         const struct col_sink *sink)
+{
+	struct collect_comm *comm = user;
+	if (col_frame_is_message(frame)) {
+		fail_point(comm, frame);
+		col__channel_arrived(comm, link, frame, sink);
+	} else if (frame->group != 0) {
+		scope_arrived(comm, link, frame, sink);
+	} else {
+		frame_arrived(comm, link, frame, sink);
 	}
 }
 
@@ -347,6 +397,7 @@ static void waiting_deliver(struct collect_comm *comm, struct col_waiting_frame 
 	struct col_link *link = waiting->link;
 	struct col_frame frame = waiting->frame;
 	struct col_buffer *buffer = waiting->buffer;
+	col__waiting_admit(waiting);
 	col_free(waiting);
 	if (is_word(&frame)) {
 		word_arrived(comm, link, &frame);
@@ -365,13 +416,13 @@ static void waiting_deliver(struct collect_comm *comm, struct col_waiting_frame 
 		col__link_lose(link, COLLECT_LOSS_GARBAGE, sink.reason);
 		return;
 	}
-	link_arrived(comm, link, &frame, &sink);
+	frame_arrived(comm, link, &frame, &sink);
 }
 
 void col__mesh_offer_waiting(struct collect_comm *comm)
 {
 	struct col_waiting_frame *before = NULL;
-	struct col_waiting_frame *it = comm->waiting_head;
+	struct col_waiting_frame *it = comm->waiting.head;
 	while (it != NULL) {
 		/* A word has no place. */
 		bool is_later = it->frame.attempt > comm->epoch;
@@ -383,18 +434,18 @@ void col__mesh_offer_waiting(struct collect_comm *comm)
 			it = it->next;
 			continue;
 		}
-		waiting_deliver(comm, waiting_unlink(comm, before), sink);
+		waiting_deliver(comm, col__waiting_unlink(&comm->waiting, before), sink);
 		/* That may have finished the op and changed the list. */
 		before = NULL;
-		it = comm->waiting_head;
+		it = comm->waiting.head;
 	}
 }
 
 void col__mesh_repair_send(struct collect_comm *comm, uint64_t needer)
 {
-	struct col_link *link = col__mesh_find(comm, needer);
+	uint32_t rank = col__mesh_rank(comm, needer);
 	uint32_t chunk_bytes = comm->engine->options.chunk_bytes;
-	if (link == NULL)
+	if (rank == COL_RANK_NONE || rank == comm->self_rank)
 		return;
 	for (uint64_t offset = 0; offset < comm->retained_bytes; offset += chunk_bytes) {
 		uint64_t rest = comm->retained_bytes - offset;
@@ -405,7 +456,8 @@ void col__mesh_repair_send(struct collect_comm *comm, uint64_t needer)
 			.offset = offset,
 			.length = (uint32_t)(rest < chunk_bytes ? rest : chunk_bytes),
 		};
-		if (col_link_send(link, &frame, comm->retained.bytes + offset, NULL, NULL) < 0)
+		const uint8_t *payload = comm->retained.bytes + offset;
+		if (col__comm_send(comm, rank, &frame, payload, NULL, NULL) < 0)
 			return;
 	}
 }
@@ -417,7 +469,10 @@ static void link_sent(void *user, struct col_link *link, const struct col_frame 
 {
 	struct collect_comm *comm = user;
 	(void)link;
-	fail_point(comm, frame);
+	if (frame->group != 0)
+		comm = col__scope_find(comm, frame->group);
+	if (comm != NULL)
+		fail_point(comm, frame);
 	if (col_frame_is_message(frame)) {
 		col__channel_sent(frame, token);
 		return;
@@ -439,7 +494,7 @@ static void link_lost(void *user, struct col_link *link, int loss, const char *d
 static void link_closed(void *user, struct col_link *link)
 {
 	/* Also when a peer connects anew: else it could leave a window of early frames each time. */
-	col__mesh_drop_waiting(user, link);
+	waiting_drop(user, link);
 	col__messages_closed(user, link);
 }
 
@@ -487,7 +542,7 @@ static const char *listener_greeted(void *user, int fd, const struct col_hello *
 {
 	struct collect_engine *engine = user;
 	struct collect_comm *comm = engine->comms;
-	while (comm != NULL && comm->key != hello->key)
+	while (comm != NULL && (comm->key != hello->key || comm->scope != 0))
 		comm = comm->next;
 	const char *refusal = hello_refusal(comm, hello);
 	struct col_link *link = refusal == NULL ? col__mesh_link(comm, hello->source) : NULL;

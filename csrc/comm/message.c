@@ -350,7 +350,7 @@ static int receive_begin(struct collect_comm *comm, const struct col_message *fi
 int collect_comm_send(collect_comm *comm, uint64_t peer, uint64_t tag, const void *source,
                       uint64_t bytes, uint64_t deadline_ns, collect_op **op_out)
 {
-	if (peer == 0 || (bytes > 0 && source == NULL) || bytes > PTRDIFF_MAX)
+	if (comm->scope != 0 || peer == 0 || (bytes > 0 && source == NULL) || bytes > PTRDIFF_MAX)
 		return COLLECT_E_INVALID;
 	struct col_message fields = {.is_send = true, .peer = peer, .tag = tag, .bytes = bytes,
 	                             .memory = (uint8_t *)(uintptr_t)source, .length = bytes};
@@ -363,7 +363,7 @@ int collect_comm_send(collect_comm *comm, uint64_t peer, uint64_t tag, const voi
 int collect_comm_receive(collect_comm *comm, uint64_t peer, uint64_t tag, void *target,
                          uint64_t bytes, uint64_t deadline_ns, collect_op **op_out)
 {
-	if ((bytes > 0 && target == NULL) || bytes > PTRDIFF_MAX)
+	if (comm->scope != 0 || (bytes > 0 && target == NULL) || bytes > PTRDIFF_MAX)
 		return COLLECT_E_INVALID;
 	struct col_message fields = {.peer = peer, .tag = tag, .memory = target, .bytes = bytes};
 	col_engine_enter(comm->engine);

@@ -57,6 +57,8 @@ int col__op_submit(struct collect_comm *comm, struct collect_op *op)
 		comm->ops_tail->next = op;
 	else
 		comm->ops_head = op;
+	if (comm->scope != 0)
+		col__scope_wake(comm);
 	comm->ops_tail = op;
 	comm->ops_count++;
 	if (comm->ops_head == op)
@@ -70,6 +72,8 @@ static struct collect_op *head_pop(struct collect_comm *comm)
 	comm->ops_head = op->next;
 	if (comm->ops_head == NULL)
 		comm->ops_tail = NULL;
+	if (comm->ops_head == NULL && comm->scope != 0)
+		col__scope_rest(comm);
 	comm->ops_count--;
 	comm->phase = COL_PHASE_WAITING;
 	op->is_queued = false;
@@ -97,14 +101,6 @@ static uint32_t recipe_digest(const struct collect_comm *comm, const struct coll
 	                     comm->member_count, comm->engine->options.chunk_bytes,
 	                     comm->recipe.commit_bytes};
 	return col_crc32c(parts, sizeof(parts));
-}
-
-static uint32_t rank_of_peer(const struct collect_comm *comm, uint64_t peer)
-{
-	for (uint32_t rank = 0; rank < comm->member_count; rank++)
-		if (comm->members[rank] == peer)
-			return rank;
-	return COL_RANK_NONE;
 }
 
 /* Whether the call fits so many members. */
@@ -207,7 +203,7 @@ static int head_lay_out(struct collect_comm *comm, uint32_t root)
 static int head_run(struct collect_comm *comm)
 {
 	struct collect_op *op = comm->ops_head;
-	uint32_t root = op->call.root != 0 ? rank_of_peer(comm, op->call.root) : COL_RANK_NONE;
+	uint32_t root = op->call.root != 0 ? col__mesh_rank(comm, op->call.root) : COL_RANK_NONE;
 	if (fits(op, comm->member_count))
 		op->shape = col__call_shape(op, comm->member_count, comm->self_rank);
 	int status = head_check(comm, op, root);
@@ -272,6 +268,8 @@ void col__op_start_next(struct collect_comm *comm)
 		} else if (op->is_given_up) {
 			comm->phase = COL_PHASE_ABANDONED;
 			abandoned_post(comm);
+		} else if (comm->share.state == COL_SHARE_IDLE) {
+			col__share_begin(comm);
 		} else {
 			int status = head_run(comm);
 			if (status == COLLECT_OK)
@@ -289,8 +287,10 @@ void col__op_start_next(struct collect_comm *comm)
  * that gave up does not wait for its repair; a hostile peer may send a frame twice. */
 static void links_purge(struct collect_comm *comm)
 {
+	if (comm->scope != 0)
+		col__flows_purge(comm);
 	for (struct col_link *link = comm->links; link != NULL; link = link->next)
-		col_link_purge(link);
+		col_link_purge(link, 0);
 }
 
 /* The result is the caller's from here on. */
@@ -379,6 +379,7 @@ static void commit_begin(struct collect_comm *comm)
 {
 	struct col_frame frame = {
 		.kind = COL_FRAME_DONE,
+		.group = comm->scope,
 		.op = comm->ops_head->number,
 		.attempt = comm->epoch,
 		.digest = comm->digest,
@@ -493,13 +494,13 @@ static void exec_send(void *user, uint32_t rank, struct col_frame *frame, const 
 	frame->attempt = comm->epoch;
 	frame->digest = comm->digest;
 	/* A link that is lost has told so; the op then waits for a verdict. */
-	(void)col_link_send(comm->by_rank[rank], frame, payload, buffer, token);
+	(void)col__comm_send(comm, rank, frame, payload, buffer, token);
 }
 
 static void exec_consumed(void *user, uint32_t rank, uint32_t bytes)
 {
 	struct collect_comm *comm = user;
-	col_link_consume(comm->by_rank[rank], bytes);
+	col__comm_consume(comm, rank, bytes);
 }
 
 static void exec_done(void *user)

@@ -4,6 +4,7 @@
  *
  *   state    meaning                                              left by
  *   OFF      this epoch's members do not share                    install
+ *   IDLE     they may, but no op has been started (a sub-group's)  an op, anybody's word
  *   OPENING  ranks make the segment, or attach; no op starts      everybody's word
  *   ON       every member has attached: ops run over the segment  install
  *
@@ -69,6 +70,8 @@ static int segment_open(struct collect_comm *comm)
 static void opening_check(struct collect_comm *comm)
 {
 	struct col_share *share = &comm->share;
+	if (share->state == COL_SHARE_IDLE)
+		col__share_begin(comm);
 	if (share->state != COL_SHARE_OPENING || !share->has_spoken || share->words_missing > 0)
 		return;
 	share->state = share->is_refused ? COL_SHARE_OFF : COL_SHARE_ON;
@@ -83,6 +86,7 @@ static void speak(struct collect_comm *comm)
 	struct col_share *share = &comm->share;
 	struct col_frame frame = {
 		.kind = COL_FRAME_SHARE,
+		.group = comm->scope,
 		.attempt = comm->epoch,
 		.step = segment_open(comm) == COLLECT_OK,
 	};
@@ -102,8 +106,16 @@ void col__share_open(struct collect_comm *comm)
 	*share = (struct col_share){.state = COL_SHARE_OFF};
 	if (!is_on_one_host(comm))
 		return;
-	share->state = COL_SHARE_OPENING;
-	share->words_missing = comm->member_count - 1;
+	/* There may be hundreds of sub-groups, and few in use. */
+	share->state = COL_SHARE_IDLE;
+	if (comm->scope == 0)
+		col__share_begin(comm);
+}
+
+void col__share_begin(struct collect_comm *comm)
+{
+	comm->share.state = COL_SHARE_OPENING;
+	comm->share.words_missing = comm->member_count - 1;
 	if (comm->self_rank == 0)
 		speak(comm);
 }
@@ -111,6 +123,8 @@ void col__share_open(struct collect_comm *comm)
 void col__share_word(struct collect_comm *comm, uint32_t rank, bool could)
 {
 	struct col_share *share = &comm->share;
+	if (share->state == COL_SHARE_IDLE)
+		col__share_begin(comm);
 	if (share->state != COL_SHARE_OPENING || (share->words >> rank & 1) != 0)
 		return;
 	share->words |= (uint64_t)1 << rank;

@@ -223,6 +223,16 @@ struct collect_recipe {
 	uint32_t radices[4];         /* innermost first; their product is the member count */
 };
 
+/* What becomes of a sub-group's op; fields as in struct collect_install. */
+struct collect_scope_verdict {
+	uint32_t scope;
+	int verdict;
+	uint64_t verdict_op;
+	uint64_t verdict_attempt;
+	const struct collect_repair *repairs;
+	uint32_t repair_count;
+};
+
 struct collect_install {
 	uint64_t epoch;              /* greater than the current one */
 	const struct collect_member *members; /* in rank order */
@@ -239,6 +249,9 @@ struct collect_install {
 	uint32_t repair_count;
 	const uint64_t *redial;      /* links to these members are opened anew even if they look fine */
 	uint32_t redial_count;
+	const struct collect_scope_verdict *scopes; /* of sub-groups, each once; others: RERUN, op 0.
+	                              * One that is not here (yet) fails its op when it is */
+	uint32_t scope_count;
 };
 
 /*
@@ -370,9 +383,32 @@ COLLECT_API int collect_engine_next_event(collect_engine *engine, struct collect
 COLLECT_API int collect_comm_create(collect_engine *engine, uint64_t key, uint64_t self,
                                     collect_comm **comm_out);
 
+/*
+ * A *sub-group*: a communicator of some members of `parent`'s view, which must have one and be no
+ * sub-group itself. It runs operations like any other, and independently of the others. Links,
+ * epochs, freezes and installs are its parent's, and so are messages: collect_comm_dial, _install,
+ * _rebase, _send and _receive refuse it (COLLECT_E_INVALID), and it has no links.
+ *
+ * `scope`, not 0 and never used before in the parent, names it on all members: each of them makes
+ * it with the same scope and the same members in the same order, which is that of its ranks.
+ * Operations wait until all of them have. `members`: at most COLLECT_RANKS_MAX incarnations, each
+ * once, self among them. When members are lost it goes on with the others, in the same order.
+ *
+ * COLLECT_E_INVALID; COLLECT_E_MEMORY; COLLECT_E_MEMBERS: one of them is no member (any more);
+ * COLLECT_E_BUSY: the parent is frozen, try again after the install; COLLECT_E_FULL: there are 1024
+ * already.
+ */
+COLLECT_API int collect_comm_split(collect_comm *parent, uint32_t scope, const uint64_t *members,
+                                   uint32_t member_count, collect_comm **comm_out);
+
+/* The comm_key of its events: the key that it was created with, or one made of the parent's key and
+ * the scope. */
+COLLECT_API uint64_t collect_comm_key(const collect_comm *comm);
+
 /* Aborts what is pending, closes every link, frees. Ops must be released by their owners
- * before or after; no other thread may be inside a function of this comm or of an op of it. Sets
- * *comm to NULL; accepts NULL. */
+ * before or after; no other thread may be inside a function of this comm or of an op of it. Its
+ * sub-groups end with it (their ops as closed): they may only be destroyed then. The others of a
+ * sub-group are not told that it is destroyed here. Sets *comm to NULL; accepts NULL. */
 COLLECT_API void collect_comm_destroy(collect_comm **comm);
 
 /* Dials these peers, without changing the view. LINK_UP or LINK_LOST tells for each, also for a
@@ -380,13 +416,15 @@ COLLECT_API void collect_comm_destroy(collect_comm **comm);
 COLLECT_API int collect_comm_dial(collect_comm *comm, const struct collect_member *members,
                                   uint32_t member_count);
 
-/* From here on nothing of the current epoch is sent, accepted or delivered, until an install.
- * Returns what this peer knows. Idempotent: a second call reports the same. */
+/* From here on nothing of the current epoch is sent, accepted or delivered, until an install; nor
+ * by its sub-groups. Returns what this peer knows. Idempotent: a second call reports the same. Of a
+ * sub-group: its report, without lost links; COLLECT_E_INVALID if its parent is not frozen. */
 COLLECT_API int collect_comm_freeze(collect_comm *comm, struct collect_report *report_out);
 
-/* Enters an epoch. After a freeze: applies the verdict and goes on. Without a freeze (a planned
- * switch): COLLECT_E_BUSY while operations are in flight, except on a comm that never had a view.
- * An event REPAIRED follows when this peer's repair, if any, is complete. */
+/* Enters an epoch, with its sub-groups. After a freeze: applies the verdicts and goes on. Without a
+ * freeze (a planned switch): COLLECT_E_BUSY while operations are in flight, of sub-groups too,
+ * except on a comm that never had a view. An event REPAIRED follows when this peer's repair, if
+ * any, is complete; one for each sub-group with a repair. */
 COLLECT_API int collect_comm_install(collect_comm *comm, const struct collect_install *install);
 
 /* The next submitted op is op_base + 1; what was consumed keeps its number. COLLECT_E_BUSY while

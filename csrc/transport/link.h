@@ -7,7 +7,9 @@
  *  - Frames of messages are not charged, and have a queue of their own: their receiver has asked
  *    for what is long, and keeps little of the rest. So they pass, however long an operation's
  *    frames wait for the receiver to begin the operation; while both wait they take turns.
- *  - Frames of operations are charged to a window; the receiver returns the charge with
+ *    Neither are those of sub-groups, which have a window for each sub-group (comm/flow.c): so none
+ *    of them ever waits for another, or for the group.
+ *  - Frames of the group's operations are charged to a window; the receiver returns the charge with
  *    col_link_consume once a frame's bytes are where they belong. So a receiver always drains what
  *    it granted, and a sender never has more unconsumed than the window. A peer that sends more
  *    than it was granted is lost as garbage.
@@ -121,7 +123,7 @@ struct col_queue {
 
 enum col_link_queue {
 	COL_QUEUE_CHARGED, /* frames of operations: they wait for credit */
-	COL_QUEUE_FREE,    /* frames of messages */
+	COL_QUEUE_FREE,    /* frames of messages and sub-groups */
 	COL_QUEUE_COUNT
 };
 
@@ -206,6 +208,7 @@ struct col_link {
 	struct col_link *next; /* in the comm's list */
 	uint32_t rank;         /* of the peer in the view; all ones: it is no member */
 	struct col_channel *channel; /* messages; NULL: none yet over this connection */
+	uint64_t early_bytes; /* memory of the frames of sub-groups that wait outside of any window */
 };
 
 void col_link_init(struct col_link *link, const struct col_link_options *options);
@@ -242,10 +245,10 @@ void col_link_uncork(struct col_link *link);
 int col_link_poll(struct col_link *link);
 /* The frame's `bytes` of payload are consumed. */
 void col_link_consume(struct col_link *link, uint32_t bytes);
-/* Drops queued data and repair frames, without `sent`; of half-written ones the rest is copied, so
- * that no caller's memory is read any more. Other kinds stay queued. Payload of exec and
- * repair frames that is coming in is discarded from here on. */
-void col_link_purge(struct col_link *link);
+/* Drops queued data and repair frames of a group (as in the frame), without `sent`; of half-written
+ * ones the rest is copied, so that no caller's memory is read any more. Other kinds stay queued.
+ * Payload of its exec and repair frames that is coming in is discarded from here on. */
+void col_link_purge(struct col_link *link, uint32_t group);
 /* The same for the frames and payload of one message: those with this token. */
 void col_link_forget(struct col_link *link, const void *token);
 /* Sends a heartbeat now: whoever sleeps at the other end wakes. Never fails; nothing is queued. */
@@ -271,12 +274,15 @@ static inline bool col_frame_is_message(const struct col_frame *frame)
 {
 	return frame->kind >= COL_FRAME_OFFER && frame->kind <= COL_FRAME_WITHDRAW;
 }
-/* The link's own frames and those of messages are free. An operation's costs its payload and its
- * header: so tiny frames are bounded in number too. */
+/* The link's own frames and those of messages and sub-groups are free. An operation's costs its
+ * payload and its header: so tiny frames are bounded in number too. */
+static inline bool col__frame_is_free(const struct col_frame *frame)
+{
+	return col__frame_is_own(frame) || col_frame_is_message(frame) || frame->group != 0;
+}
 static inline uint32_t col__frame_charge(const struct col_frame *frame)
 {
-	bool is_free = col__frame_is_own(frame) || col_frame_is_message(frame);
-	return is_free ? 0 : frame->length + COL_FRAME_HEADER_BYTES;
+	return col__frame_is_free(frame) ? 0 : frame->length + COL_FRAME_HEADER_BYTES;
 }
 void col__link_lose(struct col_link *link, int loss, const char *detail);
 void col__link_flush(struct col_link *link);

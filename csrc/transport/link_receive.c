@@ -62,10 +62,6 @@ static bool header_taken(struct col_link_stream *stream)
 		stream->sink = (struct col_sink){.place = COL_PLACE_EARLY, .target = stream->hello};
 		return true;
 	}
-	if (frame->group != (uint32_t)link->options.key) {
-		lose_for_garbage(stream, "a frame of another group");
-		return false;
-	}
 	credit_update(link, frame->credit);
 	if (col__frame_is_own(frame)) {
 		stream->has_frame = false;

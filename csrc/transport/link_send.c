@@ -84,7 +84,7 @@ int col_link_send(struct col_link *link, const struct col_frame *frame, const ui
 	outbound->payload = payload;
 	outbound->buffer = buffer;
 	outbound->token = token;
-	queue_add(&link->queues[col_frame_is_message(frame) ? COL_QUEUE_FREE : COL_QUEUE_CHARGED],
+	queue_add(&link->queues[col__frame_is_free(frame) ? COL_QUEUE_FREE : COL_QUEUE_CHARGED],
 	          outbound);
 	col__link_flush(link);
 	return COLLECT_OK;
@@ -149,7 +149,6 @@ static void batch_add(struct batch *batch, const void *bytes, size_t count)
 
 static void frame_encode(struct col_link *link, struct col_frame *frame, uint8_t *head_out)
 {
-	frame->group = (uint32_t)link->options.key;
 	frame->delivered = *link->options.delivered;
 	if (frame->kind != COL_FRAME_HELLO)
 		frame->credit = link->consumed;
@@ -376,20 +375,37 @@ static bool is_of_operation(const struct col_outbound *outbound)
 	return outbound->frame.kind == COL_FRAME_DATA || outbound->frame.kind == COL_FRAME_REPAIR;
 }
 
-/* Whether the frame is to go: token NULL means those of operations. What is neither data nor
- * repair borrows nothing, and is as true afterwards. */
-static bool is_meant(const struct col_outbound *outbound, const void *token)
+/* Whose frames are to go: a message's, or those of a group's operations. */
+struct purge {
+	const void *token; /* NULL: operations */
+	uint32_t group;
+};
+
+/* What is neither data nor repair borrows nothing, and is as true afterwards. */
+static bool is_meant(const struct col_outbound *outbound, const struct purge *purge)
 {
-	return token != NULL ? outbound->token == token : is_of_operation(outbound);
+	if (purge->token != NULL)
+		return outbound->token == purge->token;
+	return is_of_operation(outbound) && outbound->frame.group == purge->group;
 }
 
-static void queue_purge(struct col_link *link, struct col_queue *queue, const void *token)
+static bool is_coming_in(const struct col_link_stream *stream, const struct purge *purge)
+{
+	if (purge->token != NULL)
+		return stream->sink.token == purge->token;
+	bool is_operation = stream->sink.place == COL_PLACE_EXEC ||
+	                    stream->sink.place == COL_PLACE_REPAIR;
+	return is_operation && stream->frame.group == purge->group;
+}
+
+static void queue_purge(struct col_link *link, struct col_queue *queue,
+                        const struct purge *purge)
 {
 	struct col_queue old = *queue;
 	*queue = (struct col_queue){0};
 	while (old.head != NULL) {
 		struct col_outbound *outbound = queue_pop(&old);
-		if (is_meant(outbound, token))
+		if (is_meant(outbound, purge))
 			outbound_free(link, outbound);
 		else
 			queue_add(queue, outbound);
@@ -405,32 +421,31 @@ void col__link_drop_outbounds(struct col_link *link)
 			outbound_free(link, queue_pop(all[i]));
 }
 
-static void purge(struct col_link *link, enum col_link_queue queue, const void *token)
+static void purge_all(struct col_link *link, enum col_link_queue queue, const struct purge *purge)
 {
-	queue_purge(link, &link->queues[queue], token);
-	queue_purge(link, &link->written, token);
+	queue_purge(link, &link->queues[queue], purge);
+	queue_purge(link, &link->written, purge);
 	for (uint32_t i = 0; i < link->options.stream_count; i++) {
 		struct col_link_stream *stream = &link->streams[i];
 		if (stream->state == COL_STREAM_CLOSED)
 			continue;
-		if (stream->sending != NULL && is_meant(stream->sending, token))
+		if (stream->sending != NULL && is_meant(stream->sending, purge))
 			stream_detach(stream);
-		bool is_operation = stream->sink.place == COL_PLACE_EXEC ||
-		                    stream->sink.place == COL_PLACE_REPAIR;
-		if (stream->has_frame &&
-		    (token != NULL ? stream->sink.token == token : is_operation)) {
+		if (stream->has_frame && is_coming_in(stream, purge)) {
 			col_buffer_put(stream->sink.buffer);
 			stream->sink = (struct col_sink){.place = COL_PLACE_DISCARD};
 		}
 	}
 }
 
-void col_link_purge(struct col_link *link)
+void col_link_purge(struct col_link *link, uint32_t group)
 {
-	purge(link, COL_QUEUE_CHARGED, NULL);
+	struct purge purge = {.group = group};
+	purge_all(link, group != 0 ? COL_QUEUE_FREE : COL_QUEUE_CHARGED, &purge);
 }
 
 void col_link_forget(struct col_link *link, const void *token)
 {
-	purge(link, COL_QUEUE_FREE, token);
+	struct purge purge = {.token = token};
+	purge_all(link, COL_QUEUE_FREE, &purge);
 }

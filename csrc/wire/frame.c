@@ -25,7 +25,7 @@ enum offset {
 	AT_CHECKSUM = 60,
 };
 
-/* What each kind may carry. Group, delivered and credit are in every frame. */
+/* What each kind may carry. Delivered and credit are in every frame. */
 static const struct {
 	uint32_t length_min;
 	uint32_t length_max;
@@ -34,20 +34,22 @@ static const struct {
 	bool has_offset;
 	bool has_digest;
 	bool has_place;   /* lane, step */
-} kinds[COL_FRAME_WITHDRAW + 1] = {
+	bool has_group;
+} kinds[COL_FRAME_GRANT + 1] = {
 	[COL_FRAME_HELLO] = {COL_FRAME_HELLO_BYTES, COL_FRAME_HELLO_BYTES, .has_attempt = true},
-	[COL_FRAME_DATA] = {0, COL_FRAME_PAYLOAD_BYTES_MAX, true, true, true, true, true},
-	[COL_FRAME_REPAIR] = {0, COL_FRAME_PAYLOAD_BYTES_MAX, true, true, true, false, false},
+	[COL_FRAME_DATA] = {0, COL_FRAME_PAYLOAD_BYTES_MAX, true, true, true, true, true, true},
+	[COL_FRAME_REPAIR] = {0, COL_FRAME_PAYLOAD_BYTES_MAX, true, true, true, false, false, true},
 	[COL_FRAME_CREDIT] = {0},
 	[COL_FRAME_HEARTBEAT] = {0},
-	[COL_FRAME_DONE] = {0, 0, true, true, false, true, false},
-	[COL_FRAME_SHARE] = {0, 0, true, false, false, false, true},
+	[COL_FRAME_DONE] = {0, 0, true, true, false, true, false, true},
+	[COL_FRAME_SHARE] = {0, 0, true, false, false, false, true, true},
 	[COL_FRAME_OFFER] = {0, COL_FRAME_OFFER_BYTES_MAX, true, true, true, true, true},
 	[COL_FRAME_FETCH] = {0, 0, false, true, true, false, true},
 	[COL_FRAME_MESSAGE] = {1, COL_FRAME_PAYLOAD_BYTES_MAX, false, true, true, false, true},
 	[COL_FRAME_TAKEN] = {0, 0, false, true, false, false, true},
 	[COL_FRAME_DECLINE] = {0, 0, false, true, false, false, true},
 	[COL_FRAME_WITHDRAW] = {0, 0, false, true, false, false, true},
+	[COL_FRAME_GRANT] = {0, 0, true, false, true, false, true, true},
 };
 
 /* ---- little-endian numbers ----------------------------------------------------------------- */
@@ -94,13 +96,17 @@ static uint64_t get_u64(const uint8_t *source)
 /* Whether the fields fit the kind. */
 static enum col_frame_reason frame_judge(const struct col_frame *frame, uint16_t reserved)
 {
-	if (frame->kind < COL_FRAME_HELLO || frame->kind > COL_FRAME_WITHDRAW)
+	if (frame->kind < COL_FRAME_HELLO || frame->kind > COL_FRAME_GRANT)
 		return COL_FRAME_BAD_KIND;
 	if (reserved != 0)
 		return COL_FRAME_BAD_RESERVED;
 	if (frame->length < kinds[frame->kind].length_min
 	    || frame->length > kinds[frame->kind].length_max)
 		return COL_FRAME_BAD_LENGTH;
+	if (!kinds[frame->kind].has_group && frame->group != 0)
+		return COL_FRAME_BAD_FIELD;
+	if (frame->kind == COL_FRAME_GRANT && frame->group == 0)
+		return COL_FRAME_BAD_FIELD;
 	if (!kinds[frame->kind].has_attempt && frame->attempt != 0)
 		return COL_FRAME_BAD_FIELD;
 	if (!kinds[frame->kind].has_op && frame->op != 0)

@@ -29,27 +29,33 @@ enum col_frame_kind {
 	COL_FRAME_MESSAGE = 10, /* a piece */
 	COL_FRAME_TAKEN = 11,   /* its receiver has all of it */
 	COL_FRAME_DECLINE = 12, /* its receiver does not want it; `step` says why */
-	COL_FRAME_WITHDRAW = 13 /* its sender has given it up */
+	COL_FRAME_WITHDRAW = 13, /* its sender has given it up */
+
+	/* Of sub-groups; docs/protocol.md section 11. */
+	COL_FRAME_GRANT = 14 /* its receiver may send up to `offset` bytes in this epoch; with step 1,
+	                      * its sender asks for that */
 };
 
 /* The payload of an offer. */
 #define COL_FRAME_OFFER_BYTES_MAX 8192u
 
 /*
- * Every kind carries group, delivered and credit. What a kind does not use is zero:
+ * Every kind carries delivered and credit. The group is 0, or names a sub-group, where the table
+ * has it; a GRANT is never the group's own. What a kind does not use is zero:
  *
- * kind               attempt  op   offset  digest  lane, step  length
- * HELLO              yes      -    -       -       -           COL_FRAME_HELLO_BYTES
- * DATA               yes      yes  yes     yes     yes         0…COL_FRAME_PAYLOAD_BYTES_MAX
- * REPAIR             yes      yes  yes     -       -           0…COL_FRAME_PAYLOAD_BYTES_MAX
- * CREDIT, HEARTBEAT  -        -    -       -       -           0
- * DONE               yes      yes  -       yes     -           0
- * SHARE              yes      -    -       -       yes         0
- * OFFER              tag      yes  yes     yes     slot        0, or the message's length
- * FETCH              -        yes  yes     -       slot        0
- * MESSAGE            -        yes  yes     -       slot        1…COL_FRAME_PAYLOAD_BYTES_MAX
- * TAKEN, WITHDRAW    -        yes  -       -       slot        0
- * DECLINE            -        yes  -       -       slot, step  0
+ * kind               group  attempt  op   offset  digest  lane, step  length
+ * HELLO              -      yes      -    -       -       -           COL_FRAME_HELLO_BYTES
+ * DATA               yes    yes      yes  yes     yes     yes         0…the maximum
+ * REPAIR             yes    yes      yes  yes     -       -           0…the maximum
+ * CREDIT, HEARTBEAT  -      -        -    -       -       -           0
+ * DONE               yes    yes      yes  -       yes     -           0
+ * SHARE              yes    yes      -    -       -       yes         0
+ * OFFER              -      tag      yes  yes     yes     slot        0, or the message's length
+ * FETCH              -      -        yes  yes     -       slot        0
+ * MESSAGE            -      -        yes  yes     -       slot        1…the maximum
+ * TAKEN, WITHDRAW    -      -        yes  -       -       slot        0
+ * DECLINE            -      -        yes  -       -       slot, step  0
+ * GRANT              yes    yes      -    yes     -       step        0
  *
  * The op of a message's frames is its number: messages are counted from 1 in each direction of a
  * connection.
@@ -61,7 +67,7 @@ struct col_frame {
 	uint8_t kind; /* enum col_frame_kind */
 	uint16_t lane;
 	uint16_t step;
-	uint32_t group;
+	uint32_t group; /* 0: the group's own; else its sub-group of that name */
 	uint32_t digest;
 	uint64_t op;
 	uint64_t attempt;

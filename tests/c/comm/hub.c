@@ -40,8 +40,8 @@ bool frame_put(int fd, const struct col_frame *frame)
 void hello_put(int fd, const struct col_hello *hello, uint64_t epoch)
 {
 	uint8_t payload[COL_FRAME_HELLO_BYTES];
-	struct col_frame frame = {.kind = COL_FRAME_HELLO, .group = (uint32_t)hello->key,
-	                          .attempt = epoch, .length = sizeof(payload)};
+	struct col_frame frame = {.kind = COL_FRAME_HELLO, .attempt = epoch,
+	                          .length = sizeof(payload)};
 	col_hello_encode(hello, payload);
 	CHECK(frame_put(fd, &frame));
 	CHECK(put(fd, payload, sizeof(payload)));

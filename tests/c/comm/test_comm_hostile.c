@@ -219,12 +219,12 @@ static struct col_frame random_frame(struct col_prng *prng, uint64_t epoch)
 	static const uint64_t offsets[] = {0, 64, 4096, 8192, 1ull << 40, UINT64_MAX, UINT64_MAX - 63};
 	struct col_frame frame = {
 		.kind = (uint8_t)(COL_FRAME_DATA + col_prng_below(prng, 4)),
-		.group = col_prng_below(prng, 50) == 0 ? 1 : KEY,
 		.credit = (uint32_t)col_prng_next(prng),
 		.delivered = col_prng_next(prng),
 	};
 	if (frame.kind != COL_FRAME_DATA && frame.kind != COL_FRAME_REPAIR)
 		return frame;
+	frame.group = col_prng_below(prng, 20) == 0;
 	frame.attempt = epoch - 1 + col_prng_below(prng, 3);
 	frame.op = (epoch << 32) + col_prng_below(prng, 4);
 	frame.offset = offsets[col_prng_below(prng, 7)];

@@ -40,7 +40,7 @@ static void hub_ready(struct hub *hub)
 
 static void word_put(struct hub *hub, const struct col_frame *of)
 {
-	struct col_frame word = {.kind = COL_FRAME_DONE, .group = KEY, .op = of->op,
+	struct col_frame word = {.kind = COL_FRAME_DONE, .op = of->op,
 	                         .attempt = of->attempt, .digest = of->digest};
 	CHECK(frame_put(hub->fds[0], &word));
 }
@@ -161,7 +161,7 @@ TEST(words_that_say_something_else_deliver_nothing)
 	int fd = dial(&hub.world, 0);
 	hello_put(fd, &hello, 1);
 	get(fd, answer, sizeof(answer));
-	other = (struct col_frame){.kind = COL_FRAME_DONE, .group = KEY, .op = word.op,
+	other = (struct col_frame){.kind = COL_FRAME_DONE, .op = word.op,
 	                           .attempt = word.attempt, .digest = word.digest};
 	CHECK(frame_put(fd, &other));
 	check_pending(op, values);

@@ -32,7 +32,6 @@ static void begin(struct hub *hub, uint16_t streams)
 static void frame_say(struct hub *hub, uint32_t stream, struct col_frame frame,
                       const void *payload)
 {
-	frame.group = KEY;
 	CHECK(frame_put(hub->fds[stream], &frame));
 	if (frame.length > 0)
 		CHECK(put(hub->fds[stream], payload, frame.length));
@@ -296,7 +295,6 @@ TEST(frames_out_of_their_place_are_garbage)
 		CHECK_EQ(message_get(&hub, NULL).kind, COL_FRAME_FETCH);
 		for (size_t k = 0; k < 2 && lies[i].frames[k].kind != 0; k++) {
 			struct col_frame frame = lies[i].frames[k];
-			frame.group = KEY;
 			frame_put(hub.fds[0], &frame);
 			if (frame.length > 0)
 				put(hub.fds[0], bytes, frame.length);
@@ -354,7 +352,6 @@ TEST(more_offers_than_slots_are_garbage)
 	begin(&hub, 1);
 	for (uint32_t i = 0; i <= COL_OFFERS_MAX; i++) {
 		struct col_frame frame = offer(i + 1, (uint16_t)(i % COL_OFFERS_MAX), 1, 1, 1);
-		frame.group = KEY;
 		frame_put(hub.fds[0], &frame);
 		put(hub.fds[0], &byte, 1);
 	}
@@ -374,7 +371,6 @@ TEST(a_receive_that_ends_takes_its_memory_back)
 	frame_say(&hub, 0, offer(1, 0, 1, 3 * CHUNK, 0), NULL);
 	expect(&hub, COL_FRAME_FETCH, 1);
 	struct col_frame frame = piece(1, 0, CHUNK, CHUNK);
-	frame.group = KEY;
 	memset(payload, 1, sizeof(payload));
 	CHECK(frame_put(hub.fds[0], &frame));
 	CHECK(put(hub.fds[0], payload, 1000));
@@ -431,7 +427,6 @@ TEST(random_frames_do_no_harm)
 			} else if (frame.kind == COL_FRAME_FETCH) {
 				frame.offset = 64 + col_prng_below(&prng, 1000);
 			}
-			frame.group = KEY;
 			if (!frame_put(hub.fds[0], &frame) ||
 			    (frame.length > 0 && !put(hub.fds[0], payload, frame.length)))
 				break;

@@ -60,7 +60,7 @@ TEST(a_purge_lets_go_of_the_callers_memory_and_keeps_the_stream_whole)
 		uint8_t *source = noise(20000);
 		pair_open(&a, &b, 1, capacity);
 		send_range(a, source, 20000);
-		col_link_purge(&a->link);
+		col_link_purge(&a->link, 0);
 		free(source); /* a read of it would be seen by the sanitizer */
 		pump(a, b, 1, &prng);
 		uint64_t before = b->arrived_bytes;
@@ -76,6 +76,54 @@ TEST(a_purge_lets_go_of_the_callers_memory_and_keeps_the_stream_whole)
 	}
 }
 
+static void send_as(struct side *side, uint32_t group, const uint8_t *source, size_t bytes)
+{
+	for (size_t offset = 0; offset < bytes; offset += CHUNK) {
+		struct col_frame frame = {.kind = COL_FRAME_DATA, .group = group, .op = 1, .attempt = 1,
+		                          .offset = offset, .length = CHUNK};
+		CHECK_EQ(col_link_send(&side->link, &frame, source + offset, NULL, side), COLLECT_OK);
+	}
+}
+
+TEST(frames_of_sub_groups_need_no_credit_and_are_purged_by_themselves)
+{
+	enum { BYTES = 64 * CHUNK };
+	struct col_prng prng;
+	col_prng_init(&prng, test_seed());
+	for (size_t capacity = 1; capacity < 9000; capacity = capacity * 2 + 1) {
+		struct side *a;
+		struct side *b;
+		uint8_t *source = noise(BYTES);
+		uint8_t *other = malloc(BYTES);
+		memset(other, 0x55, BYTES);
+		pair_open(&a, &b, 1, capacity);
+		b->consumes = false;
+		send_as(a, 5, source, BYTES);
+		pump(a, b, 1, &prng);
+		CHECK_EQ(b->arrived_bytes, BYTES);
+		CHECK_EQ(a->link.charged, 0);
+		/* What the stream has taken of 5 comes, and no more. */
+		b->consumes = true;
+		send_as(a, 5, other, BYTES);
+		send_as(a, 0, source, 4 * CHUNK);
+		col_link_purge(&a->link, 5);
+		free(other);
+		pump(a, b, 1, &prng);
+		CHECK(b->arrived_bytes <= BYTES + 4 * CHUNK + capacity + CHUNK);
+		CHECK_BYTES_EQ(b->target, source, BYTES);
+		send_as(a, 5, source, BYTES);
+		send_as(a, 0, source, 2 * CHUNK);
+		col_link_purge(&a->link, 0);
+		uint64_t before = b->arrived_bytes;
+		pump(a, b, 1, &prng);
+		CHECK(b->arrived_bytes >= before + BYTES);
+		CHECK_EQ(a->lost_count + b->lost_count, 0);
+		side_close(a);
+		side_close(b);
+		free(source);
+	}
+}
+
 TEST(a_purge_in_the_middle_of_a_frame_discards_its_rest)
 {
 	struct col_prng prng;
@@ -87,7 +135,7 @@ TEST(a_purge_in_the_middle_of_a_frame_discards_its_rest)
 	send_range(a, source, CHUNK);
 	CHECK(col_stream_memory_pump(&b->link.streams[0].stream));
 	CHECK(b->link.streams[0].has_frame);
-	col_link_purge(&b->link);
+	col_link_purge(&b->link, 0);
 	memset(b->target, 0, sizeof(b->target));
 	pump(a, b, 1, &prng);
 	static const uint8_t zero[CHUNK];
@@ -116,7 +164,7 @@ TEST(what_was_purged_has_told_nothing_about_credit)
 	col_link_consume(&b->link, CHUNK);
 	send_range(b, source, CHUNK);
 	CHECK_EQ(b->link.advertised, 0);
-	col_link_purge(&b->link);
+	col_link_purge(&b->link, 0);
 	pump(a, b, 1, &prng);
 	CHECK_EQ(a->link.granted, 0);
 	send_range(b, source, CHUNK);

@@ -114,7 +114,7 @@ TEST(a_purge_of_a_batch_keeps_what_has_begun_and_drops_the_rest)
 		send_small(a, source, 64, 100);
 		col_link_uncork(&a->link);
 		uint32_t begun = (uint32_t)((capacity + 163) / 164);
-		col_link_purge(&a->link);
+		col_link_purge(&a->link, 0);
 		memset(source, 0, 6400);
 		free(source);
 		pump(a, b, 1, &prng);
@@ -133,7 +133,7 @@ static void purge_when_sent(void *user, struct col_link *link, const struct col_
                             void *token)
 {
 	side_sent(user, link, frame, token);
-	col_link_purge(link);
+	col_link_purge(link, 0);
 }
 
 TEST(a_purge_from_sent_ends_the_telling_and_loses_no_byte)
@@ -222,7 +222,7 @@ TEST(an_honest_peer_is_never_taken_for_one_that_ignores_credit)
 		if (dice < 30)
 			send_range(side, source, 1 + col_prng_below(&prng, 20000));
 		else if (dice < 35)
-			col_link_purge(&side->link);
+			col_link_purge(&side->link, 0);
 		else if (dice < 37) {
 			col_link_close(&a->link);
 			col_link_close(&b->link);

@@ -176,7 +176,6 @@ static struct col_frame frame_draw(struct col_prng *prng)
 {
 	struct col_frame frame = {
 		.kind = (uint8_t)(COL_FRAME_HELLO + col_prng_below(prng, 5)),
-		.group = (uint32_t)col_prng_next(prng),
 		.delivered = col_prng_next(prng),
 		.credit = (uint32_t)col_prng_next(prng),
 	};
@@ -185,6 +184,7 @@ static struct col_frame frame_draw(struct col_prng *prng)
 		frame.length = COL_FRAME_HELLO_BYTES;
 	}
 	if (frame.kind == COL_FRAME_DATA || frame.kind == COL_FRAME_REPAIR) {
+		frame.group = (uint32_t)col_prng_next(prng);
 		frame.op = col_prng_next(prng);
 		frame.attempt = col_prng_next(prng);
 		frame.offset = col_prng_next(prng);
@@ -254,7 +254,7 @@ TEST(a_wrong_checksum_is_refused_before_any_field_is_looked_at)
 TEST(an_unknown_kind_is_refused)
 {
 	for (unsigned kind = 0; kind < 256; kind++) {
-		if (kind >= COL_FRAME_HELLO && kind <= COL_FRAME_WITHDRAW)
+		if (kind >= COL_FRAME_HELLO && kind <= COL_FRAME_GRANT)
 			continue;
 		CHECK_EQ(judge_with(COL_FRAME_HEARTBEAT, 0, 5, (uint8_t)kind), COL_FRAME_BAD_KIND);
 	}
@@ -308,6 +308,25 @@ TEST(a_length_that_the_kind_does_not_have_is_refused)
 	CHECK_EQ(judge_length(COL_FRAME_HELLO, 0), COL_FRAME_BAD_LENGTH);
 }
 
+TEST(words_of_sub_groups_name_them_and_a_grant_is_never_the_groups_own)
+{
+	uint8_t header[COL_FRAME_HEADER_BYTES];
+	struct col_frame decoded;
+	struct col_frame frame = {.kind = COL_FRAME_GRANT, .group = 5, .attempt = 3, .offset = 99,
+	                          .step = 1};
+	col_frame_encode(&frame, header);
+	CHECK_EQ(col_frame_decode(header, &decoded), COL_FRAME_VALID);
+	check_frames_equal(&decoded, &frame);
+	memset(header + 8, 0, 4);
+	header_seal(header);
+	CHECK_EQ(col_frame_decode(header, &decoded), COL_FRAME_BAD_FIELD);
+	frame = (struct col_frame){.kind = COL_FRAME_TAKEN, .op = 1};
+	col_frame_encode(&frame, header);
+	header[8] = 1;
+	header_seal(header);
+	CHECK_EQ(col_frame_decode(header, &decoded), COL_FRAME_BAD_FIELD);
+}
+
 TEST(a_field_that_the_kind_does_not_use_must_be_zero)
 {
 	static const struct {
@@ -316,7 +335,7 @@ TEST(a_field_that_the_kind_does_not_use_must_be_zero)
 		unsigned users; /* bit per kind */
 	} fields[] = {
 		{6, 8, 1u << COL_FRAME_DATA},                            /* lane */
-		{8, 12, ~0u},                                            /* group */
+		{8, 12, 1u << COL_FRAME_DATA | 1u << COL_FRAME_REPAIR},  /* group */
 		{12, 16, 1u << COL_FRAME_DATA},                          /* digest */
 		{16, 24, 1u << COL_FRAME_DATA | 1u << COL_FRAME_REPAIR}, /* op */
 		/* attempt */
