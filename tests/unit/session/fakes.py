@@ -130,6 +130,10 @@ class FakeControl:
     def start(self) -> None:
         pass
 
+    def outstanding(self) -> list[FakeOperation]:
+        operations: list[FakeOperation] = self.communicator.outstanding()
+        return operations
+
     def stop(self) -> None:
         self.is_stopped = True
 

@@ -224,8 +224,10 @@ def test_the_reason_of_a_sub_groups_failure_is_cut_short() -> None:
     long = replace(REASON, text="x" * 5000)
     verdicts = (types.ScopeVerdict(1, types.Verdict(reason=long)),)
 
-    (verdict,) = decode(encode(replace(install, scopes=verdicts))).scopes  # type: ignore[union-attr]
+    decoded = decode(encode(replace(install, scopes=verdicts)))
 
+    assert isinstance(decoded, messages.Install)
+    (verdict,) = decoded.scopes
     assert verdict.verdict.reason is not None
     assert len(verdict.verdict.reason.text) == codec.SCOPE_PROSE_CHARS_MAX
 
