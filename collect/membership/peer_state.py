@@ -127,11 +127,6 @@ class PeerState:
         """Why a verdict failed `op`, of the group or of a sub-group."""
         return self._ledger(scope).failure_of(op)
 
-    def is_foretold(self, op: Op, scope: ScopeId) -> bool:
-        """Whether a verdict has failed `op`, which may have been before the sub-group was created
-        here: then the communicator does not know."""
-        return scope in self._ledgers and op in self._ledgers[scope].failures
-
     def _ledger(self, scope: ScopeId) -> Ledger:
         ledger = self._ledgers.get(scope)
         if ledger is None:
