@@ -10,12 +10,16 @@ from enum import IntEnum
 Incarnation = int
 Ballot = int
 Op = int
+ScopeId = int  # names a sub-group on all its members; 0: the group itself
 
 GENERATION_BITS = 24
 COUNTER_MAX = 2**31 - 1  # an epoch number is the upper half of an op number, which is signed
 OP_INDEX_BITS = 32
 
 MEMBERS_MAX = 1024
+SCOPES_MAX = 1024  # sub-groups of one peer
+SCOPE_SEATS_MAX = 65536  # members of all of them together, so that a report fits a message
+SCOPE_ID_MAX = 2**31 - 1
 ALGORITHM_AUTO = -1  # enum collect_algorithm: chosen per call
 COMMIT_BYTES_DEFAULT = 256 * 1024
 TRANSPORT_AUTO = 0  # enum collect_transport: shared memory where all members can attach to it
@@ -285,6 +289,25 @@ class Repair:
 
     holder: Incarnation
     needer: Incarnation
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeReport:
+    """What a frozen peer knows of a sub-group: its members, in rank order, and its operations."""
+
+    scope: ScopeId
+    members: tuple[Incarnation, ...]
+    consumed: Outcome = Outcome()
+    in_flight: OpInFlight | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeVerdict:
+    """A verdict on the operations of one sub-group, and the repairs among its members."""
+
+    scope: ScopeId
+    verdict: Verdict
+    repairs: tuple[Repair, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

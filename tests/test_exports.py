@@ -10,7 +10,7 @@ import pytest
 from tests.tidy import ROOT
 
 HEADER = ROOT / "csrc/include/collect.h"
-FUNCTIONS_MAX = 52
+FUNCTIONS_MAX = 60
 DECLARATION = re.compile(r"^COLLECT_API\s+[^;(]*?\b(\w+)\s*\(", re.M)
 
 

@@ -11,6 +11,7 @@ from collect.api.calls import Batch
 from collect.api.group import Admission, Group, PeerInfo, join
 from collect.api.messages import Delivery, Transfer
 from collect.api.persistent import Persistent
+from collect.api.subgroup import SubGroup
 from collect.api.work import Result, Work
 from collect.native.definition import Definition, Plan, plan
 from collect.native.shared import empty, zeros
@@ -25,6 +26,7 @@ __all__ = [
     "Persistent",
     "Plan",
     "Result",
+    "SubGroup",
     "Transfer",
     "Work",
     "empty",

@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import Any
 
 from collect import config as configuration
-from collect.api.exchanges import Exchanges
 from collect.api.messages import Messages
 from collect.api.persistent import Preparations
 from collect.api.plans import Plans
 from collect.api.reductions import Reductions
+from collect.api.subgroup import Splits
 from collect.api.work import seconds
 from collect.config import Config, parse_address
 from collect.net.coordinator import CoordinatorService
@@ -45,7 +45,7 @@ class Admission:
     received: bool
 
 
-class Group(Reductions, Exchanges, Preparations, Messages, Plans):
+class Group(Reductions, Preparations, Messages, Splits, Plans):
     """This process's membership in a group; made by `join`. A context manager: leaves at the end.
 
     Any thread may call anything. Operations of several threads must be in the same order on every
@@ -144,7 +144,8 @@ class Group(Reductions, Exchanges, Preparations, Messages, Plans):
             return Admission(joined, synchronise(arrays, role, self._maximise))
 
     def abort(self) -> None:
-        """End every operation under way, on all members: they raise Aborted. Does not block.
+        """End every operation under way, on all members: they raise Aborted. Does not block. Those
+        of sub-groups go on.
 
         This member's messages end too, here; see `Transfer.cancel`.
         """

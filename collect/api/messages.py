@@ -302,12 +302,10 @@ class Messages(Calls):
         is_send: bool,
     ) -> Delivery | Transfer:
         limit_s = seconds(timeout, "timeout")
-        if isinstance(tag, bool) or not isinstance(tag, int) or not 0 <= tag <= TAG_MAX:
-            raise InvalidArgument(f"tag is {tag!r}; it must be a number of 0 to 2**64 - 1")
-        session = self._session
-        member = 0 if peer is None and not is_send else session.member_of(peer, "peer")
-        message = messages.start(session, memory, member, tag, limit_s, is_send=is_send)
-        transfer = Transfer(session, message, array, view)
+        carrier, carried = self._carried(tag)
+        member = 0 if peer is None and not is_send else self._session.member_of(peer, "peer")
+        message = messages.start(carrier, memory, member, carried, limit_s, is_send=is_send)
+        transfer = Transfer(carrier, message, array, view)
         if async_op:
             return transfer
         try:
@@ -315,6 +313,18 @@ class Messages(Calls):
         except BaseException:
             _cancel(transfer)
             raise
+
+    def _carried(self, tag: int) -> tuple[Session, int]:
+        """The session whose messages these are, and their tag there."""
+        require_tag(tag, TAG_MAX)
+        return self._session, tag
+
+
+def require_tag(tag: Any, last: int) -> None:
+    """Checks a tag that a caller passed; `last` is one less than a power of two."""
+    if isinstance(tag, bool) or not isinstance(tag, int) or not 0 <= tag <= last:
+        bits = last.bit_length()
+        raise InvalidArgument(f"tag is {tag!r}; it must be a number of 0 to 2**{bits} - 1")
 
 
 def _cancel(transfer: Transfer) -> None:

@@ -16,7 +16,7 @@ from collect.native.operation import Operation, OpInfo
 from collect.native.ranges import Progress, require_produced
 from collect.session.history import Participants
 from collect.session.operations import Session
-from collect.types import epoch_number, op_name
+from collect.types import Incarnation, epoch_number, op_name
 
 _TIMEOUT_S_MAX = 7 * 24 * 3600.0
 _settling = threading.Lock()  # of what a Work does once; never held while anything waits
@@ -59,6 +59,10 @@ class Result:
     def participants(self) -> tuple[str, ...]:
         """Names of those whose contributions it holds, in rank order."""
         return self._members.names
+
+    @property
+    def _incarnations(self) -> tuple[Incarnation, ...]:
+        return self._members.incarnations
 
     @property
     def attempts(self) -> int:

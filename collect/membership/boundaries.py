@@ -117,7 +117,7 @@ class Boundaries(PeerState):
     def _installed_again(self, ballot: Ballot) -> list[PeerAction]:
         """The coordinator asks twice: it has missed INSTALLED, or the repair is still on."""
         is_of_switch = self.last_switch is not None and self.last_switch.ballot == ballot
-        is_due = not self._is_passed if is_of_switch else self._is_repairing
+        is_due = not self._is_passed if is_of_switch else bool(self._repairing)
         if is_due or not (is_of_switch or ballot == self.epoch):
             return [Log(f"ballot {epoch_number(ballot)} repeated: not complete here")]
         return [Send(Installed(self.self_id, ballot, self.boundaries))]

@@ -23,8 +23,10 @@ from collect.types import (
     Incarnation,
     LinkFigures,
     Member,
+    Op,
     Recipe,
     Scope,
+    ScopeId,
     SwitchMark,
     View,
     epoch_number,
@@ -129,7 +131,7 @@ class CoordinatorState:
         self._flush_due_s = inf
         self._wish: str = ""  # why a flush is due once the last one has settled
         self._breaks: dict[tuple[Incarnation, Incarnation], int] = {}
-        self._progress = 0  # the latest operation that a flush has seen consumed
+        self._progress: dict[ScopeId, Op] = {}  # the latest operations that a flush saw consumed
         self._now_s = now_s
         self._actions: list[CoordinatorAction] = []
 

@@ -20,6 +20,9 @@ from collect.types import (
     OpInFlight,
     Outcome,
     Repair,
+    ScopeId,
+    ScopeReport,
+    ScopeVerdict,
     Verdict,
     View,
 )
@@ -68,12 +71,14 @@ class CommReport:
     """What the communicator knows when it is frozen; mirrors `struct collect_report`.
 
     `in_flight.cancel` and `consumed.reason` are left None: the peer machine adds what it knows. An
-    operation that the user aborted stays in flight until a verdict settles it.
+    operation that the user aborted stays in flight until a verdict settles it. `scopes`: likewise
+    its sub-groups, in any order.
     """
 
     consumed: Outcome
     in_flight: OpInFlight | None
     lost: tuple[LostLink, ...]
+    scopes: tuple[ScopeReport, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +91,11 @@ class CommFrozen:
 
 @dataclass(frozen=True, slots=True)
 class RepairsDone:
-    """The answer to an InstallComm with `has_repair`: the missing result is here."""
+    """The answer to an InstallComm that makes this peer the needer of a repair: the missing result
+    is here. One for each stream: the group's (scope 0), and each sub-group's."""
 
     ballot: Ballot
+    scope: ScopeId = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +109,20 @@ class BoundaryAsked:
 
 @dataclass(frozen=True, slots=True)
 class OpCancelled:
-    """`op`, in flight here, was aborted, ran out of time, or differs from another member's."""
+    """`op`, in flight here, was aborted, ran out of time, or differs from another member's.
+    `scope`: the sub-group that it is of; 0: the group."""
 
     op: Op
     kind: CancelKind
     detail: str
+    scope: ScopeId = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeClosed:
+    """A sub-group is no more here; its operations are settled on all its members."""
+
+    scope: ScopeId
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +152,7 @@ PeerEvent = (
     | RepairsDone
     | BoundaryAsked
     | OpCancelled
+    | ScopeClosed
     | LeaveAsked
     | LinksMeasured
     | Tick
@@ -169,7 +186,8 @@ class InstallComm:
     the needer of one of `repairs`; answer RepairsDone. A FAIL verdict holds for an operation that
     is yet to be submitted here too, and several may be outstanding: `Peer.failure_of(op)` tells
     the reason; it means nothing to an operation that is consumed here. A REPAIR verdict completes
-    an operation that was reported whole at once, without a repair.
+    an operation that was reported whole at once, without a repair. `scopes`: the same for
+    sub-groups, some of which may not exist here; what the others have in flight runs again.
     """
 
     view: View
@@ -179,6 +197,7 @@ class InstallComm:
     repairs: tuple[Repair, ...]
     redials: tuple[Incarnation, ...]
     has_repair: bool
+    scopes: tuple[ScopeVerdict, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

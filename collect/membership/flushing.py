@@ -1,12 +1,13 @@
 """The coordinator changes the view without warning: FREEZE, REPORT, INSTALL (section 3)."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from math import inf
 
 from collect.membership.ballots import Flush, Settling
 from collect.membership.coordinator_state import REDIALS_MAX, Phase
 from collect.membership.switching import Switching
-from collect.membership.verdict import Decision, decide, latest_outcome
+from collect.membership.verdict import Decision, decide
 from collect.types import (
     DepartureKind,
     Incarnation,
@@ -136,17 +137,16 @@ class Flushing(Switching):
             return
         reports = flush.evidenced_reports()
         decision = decide(reports, self._views, self._leaving, flush.silent)
-        if victim := self._flapping(decision, reports):
+        if victim := self._flapping(decision):
             del reports[victim]
             flush.silent[victim] = "its links break again and again"
             decision = decide(reports, self._views, self._leaving, flush.silent)
         self._carry_out(flush, reports, decision)
 
-    def _flapping(self, decision: Decision, reports: dict[Incarnation, Report]) -> Incarnation:
+    def _flapping(self, decision: Decision) -> Incarnation:
         """A member whose link breaks as often as it is repaired, with nothing done meanwhile; 0."""
-        latest = latest_outcome(reports.values()).op if decision.members else 0
-        if latest > self._progress:
-            self._progress = latest
+        if any(op > self._progress.get(scope, 0) for scope, op in decision.progress.items()):
+            self._progress = dict(decision.progress)
             self._breaks.clear()
         for redial in decision.redials:
             pair = (redial.one, redial.other)
@@ -193,9 +193,12 @@ class Flushing(Switching):
             reason=f"{flush.reason}; {decision.reason}",
         )
         unpassed = {p for p in decision.members if not has_passed(reports[p], mark)}
-        installs = dict.fromkeys(decision.members, install)
+        installs = {
+            p: replace(install, scopes=decision.scopes.get(p, ())) for p in decision.members
+        }
         self._settling = Settling(self._now_s, self._now_s, 0.0, installs, unpassed)
-        self._send_all(decision.members, install)
+        for peer, its_install in installs.items():
+            self._send(peer, its_install)
         self._log(f"epoch {epoch_number(flush.ballot)}: {len(members)} members; {decision.reason}")
         if decision.keeps_leavers:
             self._wish = "the others have what only those who leave had"

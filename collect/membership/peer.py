@@ -27,18 +27,22 @@ from collect.membership.events import (
     PeerAction,
     PeerEvent,
     RepairsDone,
+    ScopeClosed,
     Send,
     Started,
     Tick,
 )
 from collect.membership.figures import is_news
-from collect.membership.peer_state import FAILURES_KEPT_MAX, Effect, PendingSwitch, State
+from collect.membership.peer_state import Effect, PendingSwitch, State
 from collect.types import (
     Ballot,
     Cancel,
     LinkFigures,
     Op,
     Outcome,
+    Repair,
+    ScopeId,
+    ScopeVerdict,
     SwitchMark,
     Verdict,
     VerdictKind,
@@ -104,13 +108,16 @@ class Peer(Boundaries):
                 return self._on_links_failed(ballot, whom, detail)
             case CommFrozen(_, report):
                 return self._on_comm_frozen(report)
-            case RepairsDone(ballot):
-                return self._on_repairs_done(ballot)
+            case RepairsDone(ballot, scope):
+                return self._on_repairs_done(ballot, scope)
             case BoundaryAsked():
                 self._is_asked = True
                 return self._pass_if_due()
-            case OpCancelled(op, kind, detail):
-                return self._on_cancelled(op, Cancel(kind, detail))
+            case OpCancelled(op, kind, detail, scope):
+                return self._on_cancelled(op, Cancel(kind, detail), scope)
+            case ScopeClosed(scope):
+                self._ledgers.pop(scope, None)
+                return []
             case LeaveAsked():
                 return self._on_leave_asked()
             case LinksMeasured(links):
@@ -158,24 +165,25 @@ class Peer(Boundaries):
     def _on_comm_frozen(self, report: CommReport) -> list[PeerAction]:
         if self.state is not State.FROZEN or self._report:
             return [Log("the communicator's report is not needed any more")]
-        flight = report.in_flight
-        # A cancelled operation that is not in flight any more was consumed: nothing to cancel.
-        if self._cancel and (flight is None or flight.op > self._cancel[0]):
-            self._cancel = None
+        flights = {0: report.in_flight} | {each.scope: each.in_flight for each in report.scopes}
+        for scope, ledger in self._ledgers.items():
+            ledger.drop_consumed_cancel(flights.get(scope))
         self._report = report
         return [Send(self._make_report(report))]
 
-    def _on_repairs_done(self, ballot: Ballot) -> list[PeerAction]:
-        if ballot != self.epoch or self.state is not State.ACTIVE or not self._is_repairing:
+    def _on_repairs_done(self, ballot: Ballot, scope: ScopeId) -> list[PeerAction]:
+        if ballot != self.epoch or self.state is not State.ACTIVE or scope not in self._repairing:
             return [Log("a repair is complete, but its ballot is over")]
-        self._is_repairing = False
+        self._repairing.discard(scope)
+        if self._repairing:
+            return []
         return [Send(Installed(self.self_id, ballot, self.boundaries))]
 
-    def _on_cancelled(self, op: Op, cancel: Cancel) -> list[PeerAction]:
-        if self._cancel and self._cancel[0] >= op:
+    def _on_cancelled(self, op: Op, cancel: Cancel, scope: ScopeId) -> list[PeerAction]:
+        if not self._ledger(scope).note_cancel(op, cancel):
             return [Log("the operation is cancelled already")]
-        self._cancel = (op, cancel)
-        return [Send(self._cancel_message(op, cancel))] if self.state is State.ACTIVE else []
+        message = self._cancel_message(op, cancel, scope)
+        return [Send(message)] if self.state is State.ACTIVE else []
 
     def _on_leave_asked(self) -> list[PeerAction]:
         leave = Send(Leave(self.self_id, self.epoch))
@@ -259,7 +267,7 @@ class Peer(Boundaries):
             return self._installed_again(ballot)
         self._enter(State.FROZEN)
         self._report = None
-        self._is_repairing = False
+        self._repairing.clear()
         frozen = self._announce(AnnouncementKind.FROZEN, (), message.reason)
         return [FreezeComm(ballot), frozen]
 
@@ -277,6 +285,7 @@ class Peer(Boundaries):
         old = self.view
         self.view = view
         verdict = self._note_verdict(message.verdict, message.switch)
+        self._note_scope_verdicts(message.scopes)
         self._report = None
         self._enter(State.ACTIVE)
         install = self._install_action(message, verdict, is_newcomer)
@@ -288,12 +297,12 @@ class Peer(Boundaries):
             if peer in view and peer not in install.redials
         }
         actions += [Send(suspicion) for suspicion in self._suspicions()]
-        self._is_repairing = any(each.needer == self.self_id for each in message.repairs)
-        if not self._is_repairing:
+        repairs = {0: message.repairs} | {each.scope: each.repairs for each in message.scopes}
+        self._repairing = {scope for scope, each in repairs.items() if self._needs(each)}
+        if not self._repairing:
             actions.append(Send(Installed(self.self_id, view.epoch, self.boundaries)))
         actions += self._announce_changes(old, message)
-        if self._cancel:
-            actions.append(Send(self._cancel_message(*self._cancel)))
+        actions += [Send(each) for each in self._cancellations()]
         return actions + self._pass_if_due()
 
     def _install_action(self, message: Install, verdict: Verdict, is_newcomer: bool) -> InstallComm:
@@ -307,8 +316,12 @@ class Peer(Boundaries):
             verdict=verdict,
             repairs=message.repairs,
             redials=tuple(redials),
-            has_repair=any(each.needer == self.self_id for each in message.repairs),
+            has_repair=self._needs(message.repairs),
+            scopes=message.scopes,
         )
+
+    def _needs(self, repairs: tuple[Repair, ...]) -> bool:
+        return any(each.needer == self.self_id for each in repairs)
 
     def _adopt_switch(self, mark: SwitchMark, is_newcomer: bool) -> str:
         """Follow the switch that a flush carries along; returns why that is impossible, or ""."""
@@ -330,21 +343,24 @@ class Peer(Boundaries):
 
         Returns what the communicator is to know: nothing of a failure before this peer's time.
         """
-        if verdict.kind is VerdictKind.RERUN:
-            return verdict
-        if self._cancel and self._cancel[0] <= verdict.op:
-            self._cancel = None
-        if verdict.kind is VerdictKind.REPAIR:
-            return verdict
+        ledger = self._ledger(0)
+        ledger.drop_settled_cancel(verdict)
         consumed = self._report.consumed.op if self._report else 0
         is_new = not consumed and self.self_id in switch.newcomers
-        if is_new and verdict.op <= op_base(switch.ballot):
+        is_failure = verdict.kind is VerdictKind.FAIL
+        if is_failure and is_new and verdict.op <= op_base(switch.ballot):
             return Verdict()
-        if verdict.op > consumed and verdict.reason:
-            self._failures[verdict.op] = verdict.reason
-            if len(self._failures) > FAILURES_KEPT_MAX:
-                del self._failures[min(self._failures)]
+        ledger.note_failure(verdict, consumed)
         return verdict
+
+    def _note_scope_verdicts(self, verdicts: tuple[ScopeVerdict, ...]) -> None:
+        """Also of sub-groups that are yet to be created here."""
+        reports = self._report.scopes if self._report else ()
+        consumed = {each.scope: each.consumed.op for each in reports}
+        for each in verdicts:
+            ledger = self._ledger(each.scope)
+            ledger.drop_settled_cancel(each.verdict)
+            ledger.note_failure(each.verdict, consumed.get(each.scope, 0))
 
     def _on_fenced(self, message: Fenced) -> list[PeerAction]:
         if self._is_leaving:  # a coordinator that died had let it go

@@ -1,6 +1,6 @@
 """What a peer knows, and how it speaks of it: shared by the parts of its machine."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 from math import inf
 
@@ -11,19 +11,19 @@ from collect.membership.events import (
     LinkLost,
     PeerAction,
 )
+from collect.membership.ledger import Ledger
 from collect.types import (
     Ballot,
     Cancel,
     DepartureKind,
-    FailKind,
     FailReason,
     Incarnation,
     LinkFigures,
     LostLink,
     Member,
     Op,
-    Outcome,
-    OutcomeKind,
+    ScopeId,
+    ScopeReport,
     SwitchMark,
     View,
 )
@@ -41,8 +41,8 @@ from collect.wire.messages import (
 )
 
 PINGS_PER_TIMEOUT = 4
-FAILURES_KEPT_MAX = 64
 BOUNDARY_MAX = 2**63 - 1
+LEDGERS_MAX = 4096  # of sub-groups, some of which are yet to be created here
 
 
 class State(Enum):
@@ -96,13 +96,12 @@ class PeerState:
         self.last_switch: SwitchMark | None = None  # the last one that `view` includes
         self._is_asked = False  # a user thread waits for PassBoundary
         self._is_leaving = False
-        self._is_repairing = False
+        self._repairing: set[ScopeId] = set()  # streams of which a result is awaited
         self._is_prepared = False  # PREPARED was sent for `switch`
         self._report: CommReport | None = None  # of the frozen communicator
         self._unreachable: Unreachable | None = None  # why `switch` cannot be prepared here
         self._lost: dict[Incarnation, LinkLost] = {}
-        self._cancel: tuple[Op, Cancel] | None = None
-        self._failures: dict[Op, FailReason] = {}
+        self._ledgers: dict[ScopeId, Ledger] = {}
         self._generation = 0
         self._heard_s = 0.0
         self._is_coordinator_lost = False
@@ -134,10 +133,17 @@ class PeerState:
             return BOUNDARY_MAX
         return max(self.boundaries, self.switch.mark.boundary - 1)
 
-    def failure_of(self, op: Op) -> FailReason:
-        """Why a verdict failed `op`."""
-        unknown = FailReason(FailKind.ABORTED, (self.join.member.name,), "aborted here")
-        return self._failures.get(op, unknown)
+    def failure_of(self, op: Op, scope: ScopeId = 0) -> FailReason:
+        """Why a verdict failed `op`, of the group or of a sub-group."""
+        return self._ledger(scope).failure_of(op)
+
+    def _ledger(self, scope: ScopeId) -> Ledger:
+        ledger = self._ledgers.get(scope)
+        if ledger is None:
+            ledger = self._ledgers[scope] = Ledger(self.join.member.name)
+            if len(self._ledgers) > LEDGERS_MAX:
+                del self._ledgers[next(each for each in self._ledgers if each)]
+        return ledger
 
     @property
     def _is_passed(self) -> bool:
@@ -159,39 +165,37 @@ class PeerState:
             again.append(self._make_report(self._report))
         if self.state is not State.JOINING:
             again.extend(self._suspicions())
-        if self.state is State.ACTIVE and self._cancel:
-            again.append(self._cancel_message(*self._cancel))
+        if self.state is State.ACTIVE:
+            again.extend(self._cancellations())
         if self._is_leaving:
             again.append(Leave(self.self_id, self.epoch))
         return again
 
     def _make_report(self, report: CommReport) -> Report:
-        flight = report.in_flight
-        if flight and self._cancel and flight.op == self._cancel[0]:
-            flight = replace(flight, cancel=self._cancel[1])
+        mine = self._ledger(0)
         lost = {each.incarnation: each for each in report.lost}
         lost |= {p: LostLink(p, each.kind) for p, each in self._lost.items() if p not in lost}
         return Report(
             incarnation=self.self_id,
             ballot=self.promised,
             epoch=self.epoch,
-            consumed=self._settled(report),
-            in_flight=flight,
+            consumed=mine.settled(report.consumed, report.in_flight),
+            in_flight=mine.in_flight(report.in_flight),
             lost=tuple(lost.values()),
             switch=self.last_switch,
             is_passed=self._is_passed,
             boundaries=self.boundaries,
+            scopes=tuple(told for each in report.scopes if (told := self._tell_scope(each))),
         )
 
-    def _settled(self, report: CommReport) -> Outcome:
-        """The communicator's last outcome, or a failure that waits for its submission."""
-        consumed = report.consumed
-        latest = max(self._failures, default=0)
-        if latest > consumed.op and report.in_flight is None:
-            return Outcome(latest, 0, OutcomeKind.FAILED, False, self._failures[latest])
-        if consumed.kind is OutcomeKind.FAILED:
-            return replace(consumed, reason=self.failure_of(consumed.op))
-        return consumed
+    def _tell_scope(self, report: ScopeReport) -> ScopeReport | None:
+        """What is said of a sub-group; None while it has had no operation."""
+        ledger = self._ledger(report.scope)
+        consumed = ledger.settled(report.consumed, report.in_flight)
+        flight = ledger.in_flight(report.in_flight)
+        if not consumed.op and flight is None:
+            return None
+        return ScopeReport(report.scope, report.members, consumed, flight)
 
     @property
     def _ping_period_s(self) -> float:
@@ -211,8 +215,15 @@ class PeerState:
     def _suspicions(self) -> list[PeerMessage]:
         return [self._suspicion(lost) for lost in self._lost.values()]
 
-    def _cancel_message(self, op: Op, cancel: Cancel) -> CancelOp:
-        return CancelOp(self.self_id, self.epoch, op, cancel.kind, cancel.detail)
+    def _cancellations(self) -> list[PeerMessage]:
+        return [
+            self._cancel_message(*ledger.cancel, scope)
+            for scope, ledger in self._ledgers.items()
+            if ledger.cancel
+        ]
+
+    def _cancel_message(self, op: Op, cancel: Cancel, scope: ScopeId) -> CancelOp:
+        return CancelOp(self.self_id, self.epoch, op, cancel.kind, cancel.detail, scope)
 
     def _announce(self, kind: AnnouncementKind, who: tuple[Member, ...], reason: str) -> Announce:
         return Announce(kind, who, self.epoch, self._now_s, reason)

@@ -1,13 +1,17 @@
 """The decisions of a flush: who is given up, and what becomes of the interrupted operations.
 
 Both are functions of reports alone, so whoever decides again from later reports of the same peers
-decides alike (docs/protocol.md section 3).
+decides alike (docs/protocol.md section 3). The operations of the group and those of each sub-group
+are *streams*, judged by the same rules; only the group's decide who remains.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Protocol
 
 from collect.types import (
+    SCOPES_MAX,
     Ballot,
     CancelKind,
     Departure,
@@ -21,6 +25,9 @@ from collect.types import (
     OutcomeKind,
     Redial,
     Repair,
+    ScopeId,
+    ScopeReport,
+    ScopeVerdict,
     SwitchMark,
     Verdict,
     VerdictKind,
@@ -39,13 +46,24 @@ FAIL_KIND_OF = {
 }
 
 
+class Told(Protocol):
+    """What one peer reports of one stream: a Report, or a ScopeReport."""
+
+    @property
+    def consumed(self) -> Outcome: ...
+
+    @property
+    def in_flight(self) -> OpInFlight | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What a flush found, in terms of incarnations; `members` are in rank order.
 
     `base` is the view of the highest installed epoch; None, with no members, when nobody that
     reported had one. `keeps_leavers`: they alone hold the latest result, so they stay until the
-    others have it.
+    others have it. `scopes`: what each member is told of its sub-groups; `progress`: the latest
+    operation that anybody has consumed, of the group (0) and of each sub-group.
     """
 
     base: View | None
@@ -57,6 +75,38 @@ class Decision:
     departures: tuple[Departure, ...]
     keeps_leavers: bool
     reason: str
+    scopes: Mapping[Incarnation, tuple[ScopeVerdict, ...]] = field(default_factory=dict)
+    progress: Mapping[ScopeId, Op] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The operations of the group, or of one sub-group, as a flush finds them.
+
+    `base`: its members, in rank order. `told`: what those say of it that reported. `meant`: who its
+    members were when the operation in flight was called there. `floor`: see `floor_of`.
+    """
+
+    base: View
+    told: Mapping[Incarnation, Told]
+    meant: Mapping[Incarnation, View]
+    latest: Outcome
+    floor: Op = 0
+
+    def needers(self, members: Collection[Incarnation]) -> list[Incarnation]:
+        """Those who can complete the latest operation only by somebody else's result."""
+        return [p for p, t in self.told.items() if p in members and needs_result(t, self.latest)]
+
+    def holders(self, members: Collection[Incarnation]) -> list[Incarnation]:
+        return [p for p, t in self.told.items() if p in members and holds_result(t, self.latest)]
+
+    def hinges_on(
+        self, leaving: Collection[Incarnation], followers: Collection[Incarnation]
+    ) -> bool:
+        """Only those who leave hold a result that others need."""
+        holders = self.holders(followers)
+        is_needed = any(peer not in leaving for peer in self.needers(followers))
+        return bool(holders) and all(peer in leaving for peer in holders) and is_needed
 
 
 def given_up(
@@ -108,60 +158,126 @@ def decide(
     voters = {peer: reports[peer] for peer in base.incarnations if peer in reports}
     marks = [r.switch for r in voters.values() if r.epoch == epoch and r.switch is not None]
     switch = max(marks, key=lambda mark: mark.ballot)
-    latest = latest_outcome(voters.values())
+    group = Stream(
+        base=base,
+        told=voters,
+        meant={p: views.get(r.in_flight.attempt, base) for p, r in voters.items() if r.in_flight},
+        latest=latest_outcome(voters.values()),
+        floor=op_base(switch.ballot),
+    )
+    streams = {0: group} | scope_streams(base, voters, views)
     behind = {
         peer: why
         for peer, report in voters.items()
-        if (why := why_unfollowable(report, latest, op_base(switch.ballot)))
+        if (why := why_unfollowable(report, group.latest, group.floor))
     }
-    needers = [p for p, r in voters.items() if p not in behind and needs_result(r, latest)]
-    holders = [p for p, r in voters.items() if holds_result(r, latest)]
-    stayers = [peer for peer in holders if peer not in leaving]
-    keeps_leavers = not stayers and bool(holders) and any(p not in leaving for p in needers)
-    members = tuple(
-        peer for peer in voters if peer not in behind and (keeps_leavers or peer not in leaving)
-    )
-    repairs = paired(stayers or holders, [peer for peer in needers if peer in members])
-    situation = Situation(
-        base=base,
-        members=members,
-        reports={peer: voters[peer] for peer in members},
-        voters=tuple(voters.values()),
-        latest=latest,
-        floor=op_base(switch.ballot),
-        completers=tuple(p for p, r in voters.items() if completed(r, latest)),
-        is_held=bool(holders),
-    )
-    verdict = verdict_on(situation, views)
+    followers = [peer for peer in voters if peer not in behind]
+    keeps_leavers = any(stream.hinges_on(leaving, followers) for stream in streams.values())
+    members = tuple(peer for peer in followers if keeps_leavers or peer not in leaving)
+    settled = {
+        scope: ScopeVerdict(scope, *settlement(stream, members, leaving))
+        for scope, stream in streams.items()
+    }
+    mine = settled.pop(0)
+    told = {p: tuple(islice(told_to(p, streams, settled), SCOPES_MAX)) for p in members}
     return Decision(
         base=base,
         switch=switch,
         members=members,
-        verdict=verdict,
-        repairs=repairs,
+        verdict=mine.verdict,
+        repairs=mine.repairs,
         redials=broken_links(members, voters),
         departures=departures(base, members, leaving, behind, silent or {}),
         keeps_leavers=keeps_leavers,
-        reason=explained(verdict),
+        reason=explained(mine.verdict),
+        scopes=told,
+        progress={scope: stream.latest.op for scope, stream in streams.items()},
     )
 
 
-def latest_outcome(reports: Iterable[Report]) -> Outcome:
+def scope_streams(
+    base: View, voters: Mapping[Incarnation, Report], views: Mapping[Ballot, View]
+) -> dict[ScopeId, Stream]:
+    """The sub-groups that anybody among the voters tells of.
+
+    Who says nothing of a sub-group that it belongs to has yet to create it, or to call an operation
+    of it: nothing is consumed or in flight there. Whoever installed the last view knows best who is
+    left in it.
+    """
+    told: dict[ScopeId, dict[Incarnation, ScopeReport]] = {}
+    for peer, report in voters.items():
+        for each in report.scopes:
+            told.setdefault(each.scope, {})[peer] = each
+    streams = {}
+    for scope, reports in told.items():
+        newest = max(reports, key=lambda peer: voters[peer].epoch)
+        everybody = [peer for peer in reports[newest].members if peer in base]
+        silent = ScopeReport(scope, ())
+        heard = {peer: reports.get(peer, silent) for peer in everybody if peer in voters}
+        meant = {
+            peer: among(reports[peer].members, views.get(voters[peer].epoch, base))
+            for peer in reports
+        }
+        latest = latest_outcome(heard.values())
+        streams[scope] = Stream(among(everybody, base), heard, meant, latest)
+    return streams
+
+
+def among(members: Sequence[Incarnation], view: View) -> View:
+    """The view of a sub-group: those of its members that the group's has, in their own order."""
+    known = {member.incarnation: member for member in view.members}
+    return replace(view, members=tuple(known[peer] for peer in members if peer in known))
+
+
+def told_to(
+    peer: Incarnation, streams: Mapping[ScopeId, Stream], settled: Mapping[ScopeId, ScopeVerdict]
+) -> Iterable[ScopeVerdict]:
+    """The verdicts that a member is to know: not those that say no more than the default."""
+    plain = Verdict()
+    for scope, each in settled.items():
+        if each.verdict != plain and peer in streams[scope].base:
+            yield each
+
+
+def settlement(
+    stream: Stream, members: tuple[Incarnation, ...], leaving: Collection[Incarnation]
+) -> tuple[Verdict, tuple[Repair, ...]]:
+    """What becomes of a stream's operations among those of its members that remain."""
+    remaining = tuple(peer for peer in stream.told if peer in members)
+    holders = stream.holders(members)
+    stayers = [peer for peer in holders if peer not in leaving]
+    repairs = paired(stayers or holders, stream.needers(members))
+    situation = Situation(
+        base=stream.base,
+        members=remaining,
+        reports={peer: stream.told[peer] for peer in remaining},
+        voters=tuple(stream.told.values()),
+        meant=stream.meant,
+        latest=stream.latest,
+        floor=stream.floor,
+        completers=tuple(p for p, t in stream.told.items() if completed(t, stream.latest)),
+        is_held=bool(holders),
+    )
+    return verdict_on(situation), repairs
+
+
+def latest_outcome(reports: Iterable[Told]) -> Outcome:
     """What was consumed last. Done by some and failed by others (which can only be where results
     differ by member and are not retained): failed, so that the rest learn the same reason.
     """
     return max(
         (report.consumed for report in reports),
         key=lambda outcome: (outcome.op, outcome.kind is OutcomeKind.FAILED),
+        default=Outcome(),
     )
 
 
-def floor_of(report: Report, base: Op) -> Op:
+def floor_of(report: Told, base: Op) -> Op:
     """Every operation up to this one is settled on the reporter, or before its time."""
     return report.consumed.op or base
 
 
-def why_unfollowable(report: Report, latest: Outcome, base: Op) -> str:
+def why_unfollowable(report: Told, latest: Outcome, base: Op) -> str:
     """Why the reporter can neither go on from `latest` nor be repaired; "" if it can.
 
     Full dependence (rule D4) says that it never lags so far; what breaks that rule must go.
@@ -175,7 +291,7 @@ def why_unfollowable(report: Report, latest: Outcome, base: Op) -> str:
     return ""
 
 
-def lags(report: Report, latest: Outcome) -> bool:
+def lags(report: Told, latest: Outcome) -> bool:
     """The latest operation is done, but still in flight here."""
     return (
         latest.kind is OutcomeKind.DONE
@@ -184,18 +300,18 @@ def lags(report: Report, latest: Outcome) -> bool:
     )
 
 
-def needs_result(report: Report, latest: Outcome) -> bool:
+def needs_result(report: Told, latest: Outcome) -> bool:
     """It lags, and is not whole: only somebody else's result can complete it."""
     flight = report.in_flight
     is_whole = flight is not None and flight.is_whole and flight.attempt == latest.attempt
     return lags(report, latest) and not is_whole
 
 
-def completed(report: Report, latest: Outcome) -> bool:
+def completed(report: Told, latest: Outcome) -> bool:
     return report.consumed.op == latest.op and report.consumed.kind is OutcomeKind.DONE
 
 
-def holds_result(report: Report, latest: Outcome) -> bool:
+def holds_result(report: Told, latest: Outcome) -> bool:
     return (
         latest.kind is OutcomeKind.DONE
         and completed(report, latest)
@@ -214,17 +330,18 @@ def paired(holders: Sequence[Incarnation], needers: Sequence[Incarnation]) -> tu
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a verdict follows from: the new members and their `reports`; `voters` has the reports of
-    those who leave too.
+    """What a verdict on one stream follows from: the new members and their `reports`; `voters` has
+    the reports of those who leave too.
 
-    `latest` is the last outcome of any voter, and `completers` have it done. `is_held`: somebody
-    retains its result. `floor`: see `floor_of`.
+    `meant` as in Stream. `latest` is the last outcome of any voter, and `completers` have it done.
+    `is_held`: somebody retains its result. `floor`: see `floor_of`.
     """
 
     base: View
     members: tuple[Incarnation, ...]
-    reports: Mapping[Incarnation, Report]
-    voters: tuple[Report, ...]
+    reports: Mapping[Incarnation, Told]
+    voters: tuple[Told, ...]
+    meant: Mapping[Incarnation, View]
     latest: Outcome
     floor: Op
     completers: tuple[Incarnation, ...]
@@ -236,7 +353,7 @@ class Situation:
         return tuple(m.name for m in self.base.members if m.incarnation not in self.members)
 
 
-def verdict_on(now: Situation, views: Mapping[Ballot, View]) -> Verdict:
+def verdict_on(now: Situation) -> Verdict:
     """One operation per ballot: while anybody lags, the latest; else the one in flight after it.
 
     So a failure reaches everybody before the next one can be decided, and members never differ
@@ -246,6 +363,8 @@ def verdict_on(now: Situation, views: Mapping[Ballot, View]) -> Verdict:
     they are gone it cannot run again, since the newcomer will never call it.
     """
     latest, reports = now.latest, now.reports.values()
+    if stale := why_stale(now):
+        return stale
     if any(lags(report, latest) for report in reports):
         if now.is_held or not any(needs_result(report, latest) for report in reports):
             return Verdict(VerdictKind.REPAIR, latest.op, latest.attempt)
@@ -270,9 +389,7 @@ def verdict_on(now: Situation, views: Mapping[Ballot, View]) -> Verdict:
     earlier = [report for report in now.voters if floor_of(report, now.floor) < op]
     if attempt := whole_attempt(earlier, op):
         return Verdict(VerdictKind.REPAIR, op, attempt)
-    reason = (
-        why_failed(op, callers) or why_misshapen(now, flights, views) or why_uprooted(now, flights)
-    )
+    reason = why_failed(op, callers) or why_misshapen(now, flights) or why_uprooted(now, flights)
     if reason is None and any(floor_of(report, now.floor) >= op for report in reports):
         told = f"op {op_name(op)}: who completed it is gone, and newcomers were let in since"
         reason = FailReason(FailKind.MEMBERS, now.gone, told)
@@ -280,6 +397,18 @@ def verdict_on(now: Situation, views: Mapping[Ballot, View]) -> Verdict:
         return Verdict(VerdictKind.FAIL, op, reason=reason)
     is_rooted = all(flight.is_rooted for flight in flights.values())
     return Verdict(op=op if is_rooted and len(flights) == len(reports) else 0)
+
+
+def why_stale(now: Situation) -> Verdict | None:
+    """Of a sub-group that its members called unlike one another: what some have settled long ago
+    cannot be completed. (In the group, whoever lags so far is a member no more.)"""
+    stale = {p: f for p, t in now.reports.items() if (f := t.in_flight) and f.op < now.latest.op}
+    if not stale:
+        return None
+    peer, flight = min(stale.items(), key=lambda each: each[1].op)
+    told = f"op {op_name(flight.op)} ({flight.descriptor}), called by {now.base.name_of(peer)}"
+    text = f"{told}: others have settled op {op_name(now.latest.op)} already"
+    return Verdict(VerdictKind.FAIL, flight.op, reason=FailReason(FailKind.MISMATCH, (), text))
 
 
 def unrepairable(now: Situation) -> FailReason:
@@ -290,7 +419,7 @@ def unrepairable(now: Situation) -> FailReason:
     return FailReason(FailKind.MEMBERS, now.gone, told)
 
 
-def whole_attempt(voters: Collection[Report], op: Op) -> Ballot:
+def whole_attempt(voters: Collection[Told], op: Op) -> Ballot:
     """The attempt of which everybody has its whole part, so that all can complete it; 0: none.
 
     Whoever is not heard of may have delivered it. So to complete it is better than to run it again,
@@ -305,12 +434,10 @@ def whole_attempt(voters: Collection[Report], op: Op) -> Ballot:
     return attempts.pop() if len(attempts) == 1 and cancels <= {CancelKind.TIMEOUT} else 0
 
 
-def why_misshapen(
-    now: Situation, flights: Mapping[Incarnation, OpInFlight], views: Mapping[Ballot, View]
-) -> FailReason | None:
+def why_misshapen(now: Situation, flights: Mapping[Incarnation, OpInFlight]) -> FailReason | None:
     """Why the operation cannot run again: its blocks are meant for other members."""
     for peer, flight in flights.items():
-        meant = views.get(flight.attempt, now.base)
+        meant = now.meant[peer]
         if not flight.is_shaped or meant.incarnations == now.members:
             continue
         gone = tuple(m.name for m in meant.members if m.incarnation not in now.members)

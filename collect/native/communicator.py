@@ -29,6 +29,7 @@ from collect.types import (
     OutcomeKind,
     Recipe,
     Repair,
+    ScopeVerdict,
     Verdict,
 )
 
@@ -62,6 +63,7 @@ class InstallRequest:
     verdict: Verdict
     repairs: Sequence[Repair]
     redials: Sequence[int]
+    scopes: Sequence[ScopeVerdict] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +95,52 @@ class Communicator:
     """The comm of one group; made by Engine.new_communicator."""
 
     def __init__(self, engine: Any, key: int, self_id: int) -> None:
-        self._cell = native.ffi.new("collect_comm **")
-        created = native.lib.collect_comm_create(engine, key, self_id, self._cell)
+        cell = native.ffi.new("collect_comm **")
+        created = native.lib.collect_comm_create(engine, key, self_id, cell)
         status.check(created, "create a communicator")
+        self._adopt(cell)
+
+    def _adopt(self, cell: Any) -> None:
+        self._cell = cell
         self.core = Core()
         self._gate = self.core.gate
         self._start = native.lib.collect_comm_start
         self._reap_messages_at = REAP_COUNT
+
+    # ---- sub-groups ----------------------------------------------------------------------
+
+    @classmethod
+    def unborn(cls) -> Communicator:
+        """One that `split` makes that of a sub-group; until then it can only be closed."""
+        made = cls.__new__(cls)
+        made._adopt(native.ffi.new("collect_comm **"))
+        return made
+
+    @property
+    def is_born(self) -> bool:
+        """The core has made it: set by the core itself, so that no interrupt comes between."""
+        return bool(self._cell[0] != native.ffi.NULL)
+
+    @property
+    def key(self) -> int:
+        """That its events carry."""
+        return int(native.lib.collect_comm_key(self._cell[0]))
+
+    def split(self, child: Communicator, scope: int, members: Sequence[int]) -> int:
+        """Makes `child` the communicator of a sub-group. Gives the core's status."""
+        numbers = native.ffi.new("uint64_t[]", list(members))
+        with self._gate.passing():
+            result = native.lib.collect_comm_split(
+                self._cell[0], scope, numbers, len(members), child._cell
+            )
+        return int(result)
+
+    def progress(self) -> tuple[int, int]:
+        """The last operation that was submitted; and that was delivered, 0 when it failed."""
+        numbers = native.ffi.new("uint64_t[2]")
+        with self._gate.passing():
+            native.lib.collect_comm_progress(self._cell[0], numbers, numbers + 1)
+        return int(numbers[0]), int(numbers[1])
 
     # ---- operations ----------------------------------------------------------------------
 
@@ -281,9 +322,8 @@ class Communicator:
         """Enters an epoch."""
         ffi = native.ffi
         members = self._members(request.members)
-        repairs = ffi.new("struct collect_repair[]", max(1, len(request.repairs)))
-        for index, repair in enumerate(request.repairs):
-            repairs[index].holder, repairs[index].needer = repair.holder, repair.needer
+        repairs = _repairs(request.repairs)
+        scopes, borrowed_by_scopes = _scope_verdicts(request.scopes)
         redials = ffi.new("uint64_t[]", list(request.redials) or 1)
         install = ffi.new("struct collect_install *")
         install.epoch = request.epoch
@@ -297,9 +337,10 @@ class Communicator:
         install.verdict_attempt = request.verdict.attempt
         install.repairs, install.repair_count = repairs, len(request.repairs)
         install.redial, install.redial_count = redials, len(request.redials)
+        install.scopes, install.scope_count = scopes, len(request.scopes)
         with self._gate.passing():
             result = native.lib.collect_comm_install(self._cell[0], install)
-        del borrowed  # until here it is pointed to
+        del borrowed, borrowed_by_scopes  # until here they are pointed to
         status.check(result, f"install epoch {request.epoch}")
 
     def rebase(self, op_base: int) -> None:
@@ -334,7 +375,7 @@ class Communicator:
 
     def close(self) -> None:
         """Aborts what is pending, waits until nobody is inside the core, frees. Idempotent."""
-        if not self._gate.shut():
+        if not self._gate.shut() or not self.is_born:
             return
         native.lib.collect_comm_abort(self._cell[0])
         native.lib.collect_comm_cancel_messages(self._cell[0])
@@ -395,6 +436,28 @@ def _recipe(recipe: Recipe, hosts: Sequence[int]) -> tuple[Any, list[Any]]:
     for level, radix in enumerate(recipe.radices):
         made.radices[level] = radix
     return made, borrowed
+
+
+def _repairs(repairs: Sequence[Repair]) -> Any:
+    array = native.ffi.new("struct collect_repair[]", max(1, len(repairs)))
+    for index, repair in enumerate(repairs):
+        array[index].holder, array[index].needer = repair.holder, repair.needer
+    return array
+
+
+def _scope_verdicts(verdicts: Sequence[ScopeVerdict]) -> tuple[Any, list[Any]]:
+    """An array of struct collect_scope_verdict, and the arrays that it points to."""
+    array = native.ffi.new("struct collect_scope_verdict[]", max(1, len(verdicts)))
+    borrowed = []
+    for index, each in enumerate(verdicts):
+        made, repairs = array[index], _repairs(each.repairs)
+        borrowed.append(repairs)
+        made.scope = each.scope
+        made.verdict = int(each.verdict.kind)
+        made.verdict_op = each.verdict.op
+        made.verdict_attempt = each.verdict.attempt
+        made.repairs, made.repair_count = repairs, len(each.repairs)
+    return array, borrowed
 
 
 def _fill_model(model: Any, values: LinkModel) -> None:

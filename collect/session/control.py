@@ -21,7 +21,6 @@ from collect.errors import (
     CollectError,
     Fenced,
     JoinRefused,
-    PeerLost,
 )
 from collect.membership import hosts
 from collect.membership.events import (
@@ -54,6 +53,7 @@ from collect.membership.peer_state import PINGS_PER_TIMEOUT
 from collect.native import engine
 from collect.native.communicator import Communicator, InstallRequest, MemberAddress
 from collect.native.engine import Engine, EngineEvent, EngineOptions, EventKind
+from collect.native.operation import Operation
 from collect.native.plan import algorithm_code
 from collect.net import addresses, greeting
 from collect.net.clock import now_s
@@ -65,7 +65,9 @@ from collect.session.definitions import Definitions
 from collect.session.events import EventLog, MembershipEvent, MembershipEventKind
 from collect.session.figures import FigureBook
 from collect.session.history import History
+from collect.session.late import LateOperations, cancel_of, unsettled
 from collect.session.lease import Lease
+from collect.session.scopes import Scopes, event_receiver
 from collect.session.wishes import TRANSPORT_CODES, compare_wishes
 from collect.types import (
     Admit,
@@ -74,10 +76,10 @@ from collect.types import (
     LinkLoss,
     Member,
     Scope,
+    ScopeId,
     VerdictKind,
     View,
     epoch_number,
-    op_name,
 )
 from collect.wire.codec import WireError, decode, encode
 from collect.wire.messages import CoordinatorMessage, Join
@@ -88,7 +90,6 @@ ASK_PERIOD_S = 0.25
 CONNECT_PATIENCE_S = 1.0
 TICK_S_MIN = 0.001
 FAILURES_KEPT_MAX = 64
-MEMBERS_DETAIL = "members: "  # how the core begins the detail of an op meant for other members
 
 ADMIT_CODES = {AdmitMode.AUTO: Admit.AUTO, AdmitMode.MANUAL: Admit.MANUAL}
 EVENT_KINDS = {
@@ -102,14 +103,6 @@ EVENT_KINDS = {
     AnnouncementKind.COORDINATOR_BACK: MembershipEventKind.COORDINATOR_BACK,
 }
 _COORDINATOR_MESSAGES = CoordinatorMessage.__args__
-
-
-def cancel_of(event: EngineEvent) -> OpCancelled:
-    """Why the core gave up an operation: the user did, or its call does not fit the members."""
-    if event.detail.startswith(MEMBERS_DETAIL):
-        detail = event.detail.removeprefix(MEMBERS_DETAIL)
-        return OpCancelled(event.op, CancelKind.MEMBERS, detail)
-    return OpCancelled(event.op, CancelKind.ABORT, "called abort")
 
 
 class Dialling:
@@ -134,6 +127,7 @@ class ControlPlane:
         lease: the boundaries that starts may pass.
         local_failures: errors of operations that this peer gave up alone.
         failed_in: op → user number of the epoch whose verdict failed it.
+        scopes: the sub-groups.
         final: why this peer is no member any more; None while it is one, or becomes one.
     """
 
@@ -171,7 +165,8 @@ class ControlPlane:
         self._redialling: dict[Incarnation, float] = {}  # member → when its link must be up
         self._refusals = RateLimit()
         self._frozen_at_s = 0.0
-        self._late: dict[int, float] = {}  # op → when its deadline was seen to have passed
+        self._late = LateOperations()
+        self.scopes = Scopes(self)
         self._lost_links: dict[Incarnation, str] = {}
         self._link_figures = FigureBook()
         self._measured_s = 0.0
@@ -201,8 +196,26 @@ class ControlPlane:
         """Has the machine pass this boundary soon; `passage` answers. Asking twice is no harm."""
         self._thread.call(self._ask_boundary, boundary)
 
+    def outstanding(self) -> list[Operation]:
+        """Operations that have not completed, those of sub-groups too. Any thread."""
+        communicator = self.communicator
+        own = communicator.outstanding() if communicator is not None else []
+        return own + self.scopes.outstanding()
+
+    def subscribe_scope(self, key: int, scope: ScopeId) -> None:
+        """The events of this communicator are a sub-group's."""
+        assert self._engine is not None
+        self._engine.subscribe(key, event_receiver(self._receive_engine_event, scope))
+
+    def unsubscribe_scope(self, key: int) -> None:
+        assert self._engine is not None
+        self._engine.unsubscribe(key)
+
     def _ask_boundary(self, boundary: int) -> None:
-        if self.peer is not None and self.peer.boundaries + 1 == boundary:
+        if self.peer is None or self.peer.boundaries + 1 != boundary or self.final is not None:
+            return
+        # What was aborted here is in flight until a verdict settles it. It is asked for again.
+        if not (self.peer.is_boundary_due and self.scopes.is_unsettled()):
             self._handle(BoundaryAsked())
 
     def raise_if_final(self) -> None:
@@ -288,6 +301,7 @@ class ControlPlane:
     def _close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self.scopes.close()
         if self.communicator is not None:
             self.communicator.close()
         if self._engine is not None:
@@ -306,6 +320,7 @@ class ControlPlane:
         self.changes.notify()
         if self.communicator is not None:
             try:
+                self.scopes.abort()
                 self.communicator.abort()
                 self.communicator.cancel_messages()
             except CollectError as error:
@@ -403,7 +418,8 @@ class ControlPlane:
             case FreezeComm(ballot):
                 assert self.communicator is not None
                 report = self.communicator.freeze()
-                known = CommReport(report.consumed, report.in_flight, report.lost)
+                scopes = self.scopes.freeze()
+                known = CommReport(report.consumed, report.in_flight, report.lost, scopes)
                 return [CommFrozen(ballot, known)]
             case InstallComm():
                 self._install(action)
@@ -428,6 +444,7 @@ class ControlPlane:
             self.lease.close_boundary()  # the first of a newcomer is not number 1
         self.history.add(view)
         self.view = view
+        self.scopes.adopt(view)
         self._dialling = None
         self._redialling = dict.fromkeys(action.redials, now_s() + self.timeout_s)
         self._lost_links.clear()
@@ -441,15 +458,17 @@ class ControlPlane:
             verdict=action.verdict,
             repairs=action.repairs,
             redials=action.redials,
+            scopes=action.scopes,
         )
         self.definitions.prepare(len(view.members), self.communicator)
         self.communicator.install(request)
+        self.scopes.note(action.scopes)
         if action.verdict.kind is VerdictKind.FAIL:
             self.failed_in[action.verdict.op] = epoch_number(view.epoch)
             while len(self.failed_in) > FAILURES_KEPT_MAX:
                 del self.failed_in[min(self.failed_in)]
-        settled = action.verdict.op if action.verdict.kind is not VerdictKind.RERUN else 0
-        self._late = {op: at_s for op, at_s in self._late.items() if op != settled}
+        told = [(each.scope, each.verdict) for each in action.scopes]
+        self._late.settle([(0, action.verdict), *told])
 
     def _address_of(self, member: Member) -> MemberAddress:
         is_same_host = member.host == self._host
@@ -521,24 +540,24 @@ class ControlPlane:
         self._dialling = None
         self._handle(LinksFailed(ballot, whom, detail))
 
-    def _receive_engine_event(self, event: EngineEvent) -> None:
+    def _receive_engine_event(self, event: EngineEvent, scope: ScopeId = 0) -> None:
         """From whichever thread drained the queue."""
-        self._thread.call(self._on_engine_event, event)
+        self._thread.call(self._on_engine_event, event, scope)
 
-    def _on_engine_event(self, event: EngineEvent) -> None:
+    def _on_engine_event(self, event: EngineEvent, scope: ScopeId = 0) -> None:
         match event.kind:
             case EventKind.LINK_UP:
                 self._on_link_up(event.peer)
             case EventKind.LINK_LOST:
                 self._on_link_lost(event)
             case EventKind.MISMATCH:
-                self._handle(OpCancelled(event.op, CancelKind.MISMATCH, event.detail))
+                self._handle(OpCancelled(event.op, CancelKind.MISMATCH, event.detail, scope))
             case EventKind.ABORTED:
-                self._handle(cancel_of(event))
+                self._handle(cancel_of(event, scope))
             case EventKind.LATE:
-                self._on_late(event.op)
+                self._handle(self._late.note(scope, event.op))
             case EventKind.REPAIRED:
-                self._handle(RepairsDone(event.epoch))
+                self._handle(RepairsDone(event.epoch, scope))
             case EventKind.REFUSED:
                 line = self._refusals.note(event.detail, now_s())
                 if line is not None:
@@ -546,10 +565,6 @@ class ControlPlane:
                 epoch = epoch_number(self.view.epoch) if self.view else 0
                 kind = MembershipEventKind.REFUSED
                 self.events.append(MembershipEvent(kind, now_s(), epoch, "", event.detail))
-
-    def _on_late(self, op: int) -> None:
-        self._late[op] = now_s()
-        self._handle(OpCancelled(op, CancelKind.TIMEOUT, "waited until its deadline"))
 
     def _on_link_up(self, peer: Incarnation) -> None:
         self._lost_links.pop(peer, None)
@@ -573,18 +588,13 @@ class ControlPlane:
 
     def _fail_what_nobody_settles(self) -> None:
         """An operation is late, and the coordinator that would end it is not there: end it here."""
-        due = [op for op, at_s in self._late.items() if now_s() - at_s > self.timeout_s]
-        if not due or not self.is_coordinator_lost or self.communicator is None:
+        if not self.is_coordinator_lost or self.communicator is None:
             return
         with self.lock:
-            links = [f"{self.history.name(p)} ({why})" for p, why in self._lost_links.items()]
-        lost = f"links lost: {', '.join(links)}" if links else "all links are up"
-        for op in due:
-            del self._late[op]
-            self.local_failures[op] = PeerLost(
-                f"no result in time, {lost}, and the coordinator at {self.address} does not answer",
-                peer=self.history.name(next(iter(self._lost_links), 0)) if links else None,
-                epoch=epoch_number(self.view.epoch) if self.view else None,
-                op=op_name(op),
-            )
-        self.communicator.abort()
+            links = {self.history.name(peer): why for peer, why in self._lost_links.items()}
+            epoch = self.view.epoch if self.view else 0
+        for scope, op in self._late.take_unsettled(self.timeout_s):
+            plane = self.scopes.find(scope) if scope else self
+            if plane is not None and plane.communicator is not None:
+                plane.local_failures[op] = unsettled(op, links, str(self.address), epoch)
+                plane.communicator.abort()

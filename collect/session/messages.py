@@ -18,6 +18,15 @@ from collect.net.clock import now_ns, now_s
 from collect.session.operations import POLL_S, Session
 
 TAG_MAX = 2**64 - 1
+# Of a sub-group's messages: the upper half of the group's tags, the scope, a tag of 32 bits.
+SCOPE_TAG_BIT = 2**63
+SCOPE_TAG_BITS = 32
+SCOPE_TAG_MAX = 2**SCOPE_TAG_BITS - 1
+
+
+def scope_tag(scope: int, tag: int) -> int:
+    """The group's tag of a sub-group's message."""
+    return SCOPE_TAG_BIT | scope << SCOPE_TAG_BITS | tag
 
 
 def start(
@@ -94,7 +103,8 @@ def _what(session: Session, message: Message) -> str:
     """ "send to b (tag 3)" """
     peer = session.name_of(message.peer) if message.peer else "any member"
     verb = "send to" if message.is_send else "recv from"
-    return f"{verb} {peer} (tag {message.tag})"
+    tag = message.tag & SCOPE_TAG_MAX if message.tag & SCOPE_TAG_BIT else message.tag
+    return f"{verb} {peer} (tag {tag})"
 
 
 def _lost(session: Session, message: Message, peer: int) -> PeerLost:

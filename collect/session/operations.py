@@ -169,6 +169,7 @@ class Session:
             return
         control = self.control
         deadline_s = now_s() + limit_ns / NS_PER_S
+        control.scopes.recall()
         self.consume_all()
         while not self._try_to_open(is_held):
             if now_s() >= deadline_s:
@@ -220,9 +221,8 @@ class Session:
         return control.passage is not None or control.final is not None
 
     def consume_all(self) -> None:
-        """Waits until every operation of this peer is consumed."""
-        communicator = self.communicator
-        while operations := communicator.outstanding():
+        """Waits until every operation of this peer is consumed, those of sub-groups too."""
+        while operations := self.control.outstanding():
             for operation in operations:
                 require_produced(operation)
                 while operation.wait(POLL_S) == status.PENDING:
@@ -380,9 +380,9 @@ class Session:
         """The root that the caller means."""
         return self.member_of(root, "root")
 
-    def member_of(self, value: Any, role: str) -> Incarnation:
-        """The member that the caller means: a rank of the current view, or a name."""
-        members = self.view.members
+    def member_of(self, value: Any, role: str, view: View | None = None) -> Incarnation:
+        """The member that the caller means: a rank of the view (the current one), or a name."""
+        members = (view or self.view).members
         if isinstance(value, str):
             for member in members:
                 if member.name == value:

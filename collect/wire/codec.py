@@ -23,6 +23,7 @@ NAME_CHARS_MAX = 256
 ADDRESS_CHARS_MAX = 128
 ADDRESSES_MAX = 16
 PROSE_CHARS_MAX = 4096
+SCOPE_PROSE_CHARS_MAX = 256  # there may be many scopes in one message
 DESCRIPTOR_CHARS_MAX = 128
 U32_MAX = 2**32 - 1
 U63_MAX = 2**63 - 1
@@ -264,36 +265,67 @@ REASON = record(
     culprits=sequence(NAME, types.MEMBERS_MAX),
     text=PROSE,
 )
-OUTCOME = record(
-    types.Outcome,
-    op=U63,
-    attempt=BALLOT,
-    kind=choice(types.OutcomeKind),
-    is_retained=FLAG,
-    reason=optional(REASON),
-)
-CANCEL = record(types.Cancel, kind=choice(types.CancelKind), detail=PROSE)
-IN_FLIGHT = record(
-    types.OpInFlight,
-    op=U63,
-    attempt=BALLOT,
-    descriptor=prose(DESCRIPTOR_CHARS_MAX),
-    digest=U32,
-    cancel=optional(CANCEL),
-    is_whole=FLAG,
-    is_shaped=FLAG,
-    is_rooted=FLAG,
-)
+
+
+def outcome(reason: Codec) -> Codec:
+    return record(
+        types.Outcome,
+        op=U63,
+        attempt=BALLOT,
+        kind=choice(types.OutcomeKind),
+        is_retained=FLAG,
+        reason=optional(reason),
+    )
+
+
+def in_flight(prose_chars_max: int) -> Codec:
+    cancel = record(types.Cancel, kind=choice(types.CancelKind), detail=prose(prose_chars_max))
+    return record(
+        types.OpInFlight,
+        op=U63,
+        attempt=BALLOT,
+        descriptor=prose(DESCRIPTOR_CHARS_MAX),
+        digest=U32,
+        cancel=optional(cancel),
+        is_whole=FLAG,
+        is_shaped=FLAG,
+        is_rooted=FLAG,
+    )
+
+
+def verdict(reason: Codec) -> Codec:
+    return record(
+        types.Verdict,
+        kind=choice(types.VerdictKind),
+        op=U63,
+        attempt=BALLOT,
+        reason=optional(reason),
+    )
+
+
 LOST = record(types.LostLink, incarnation=INCARNATION, kind=choice(types.LinkLoss))
 SWITCH = record(types.SwitchMark, ballot=BALLOT, boundary=U63, newcomers=INCARNATIONS)
-VERDICT = record(
-    types.Verdict,
-    kind=choice(types.VerdictKind),
-    op=U63,
-    attempt=BALLOT,
-    reason=optional(REASON),
-)
 REPAIR = record(types.Repair, holder=INCARNATION, needer=INCARNATION)
+REPAIRS = sequence(REPAIR, types.MEMBERS_MAX)
+SCOPE_REASON = record(
+    types.FailReason,
+    kind=choice(types.FailKind),
+    culprits=sequence(NAME, types.MEMBERS_MAX),
+    text=prose(SCOPE_PROSE_CHARS_MAX),
+)
+SCOPE_REPORT = record(
+    types.ScopeReport,
+    scope=integer(1, types.SCOPE_ID_MAX),
+    members=INCARNATIONS,
+    consumed=outcome(SCOPE_REASON),
+    in_flight=optional(in_flight(SCOPE_PROSE_CHARS_MAX)),
+)
+SCOPE_VERDICT = record(
+    types.ScopeVerdict,
+    scope=integer(1, types.SCOPE_ID_MAX),
+    verdict=verdict(SCOPE_REASON),
+    repairs=REPAIRS,
+)
 REDIAL = record(types.Redial, one=INCARNATION, other=INCARNATION)
 DEPARTURE = record(
     types.Departure,
@@ -361,6 +393,7 @@ KINDS: tuple[tuple[type[Any], Codec], ...] = (
             op=U63,
             kind=choice(types.CancelKind),
             detail=PROSE,
+            scope=integer(0, types.SCOPE_ID_MAX),
         ),
     ),
     (
@@ -370,12 +403,13 @@ KINDS: tuple[tuple[type[Any], Codec], ...] = (
             incarnation=INCARNATION,
             ballot=BALLOT,
             epoch=BALLOT,
-            consumed=OUTCOME,
-            in_flight=optional(IN_FLIGHT),
+            consumed=outcome(REASON),
+            in_flight=optional(in_flight(PROSE_CHARS_MAX)),
             lost=sequence(LOST, types.MEMBERS_MAX),
             switch=optional(SWITCH),
             is_passed=FLAG,
             boundaries=U63,
+            scopes=sequence(SCOPE_REPORT, types.SCOPES_MAX),
         ),
     ),
     (
@@ -422,12 +456,13 @@ KINDS: tuple[tuple[type[Any], Codec], ...] = (
             messages.Install,
             view=VIEW,
             from_epoch=BALLOT,
-            verdict=VERDICT,
-            repairs=sequence(REPAIR, types.MEMBERS_MAX),
+            verdict=verdict(REASON),
+            repairs=REPAIRS,
             redials=sequence(REDIAL, types.MEMBERS_MAX),
             departures=sequence(DEPARTURE, types.MEMBERS_MAX),
             switch=SWITCH,
             reason=PROSE,
+            scopes=sequence(SCOPE_VERDICT, types.SCOPES_MAX),
         ),
     ),
     (messages.Prepare, record(messages.Prepare, view=VIEW, switch=SWITCH)),

@@ -25,6 +25,9 @@ from collect.types import (
     Redial,
     Repair,
     Scope,
+    ScopeId,
+    ScopeReport,
+    ScopeVerdict,
     SwitchMark,
     Verdict,
     View,
@@ -102,18 +105,23 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True)
 class CancelOp:
-    """The operation in flight is to end without a result, on all members."""
+    """The operation in flight is to end without a result, on all members.
+
+    `scope`: the sub-group that it is of; 0: the group.
+    """
 
     incarnation: Incarnation
     epoch: Ballot
     op: Op
     kind: CancelKind
     detail: str
+    scope: ScopeId = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a frozen peer knows. `switch` and `is_passed` as in HELLO."""
+    """What a frozen peer knows. `switch` and `is_passed` as in HELLO; `scopes` has its sub-groups
+    that ever had an operation."""
 
     incarnation: Incarnation
     ballot: Ballot
@@ -124,6 +132,7 @@ class Report:
     switch: SwitchMark | None
     is_passed: bool
     boundaries: int
+    scopes: tuple[ScopeReport, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +232,9 @@ class Freeze:
 @dataclass(frozen=True, slots=True)
 class Install:
     """A flush's decision. `switch` is the last one that the new view includes: a member that has
-    yet to reach its boundary numbers its operations anew there."""
+    yet to reach its boundary numbers its operations anew there. `scopes`: the verdicts on those
+    sub-groups of the receiver where there is more to say than that what is in flight runs again.
+    """
 
     view: View
     from_epoch: Ballot
@@ -233,6 +244,7 @@ class Install:
     departures: tuple[Departure, ...]
     switch: SwitchMark
     reason: str
+    scopes: tuple[ScopeVerdict, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,14 @@ uint32_t collect_comm_pending(collect_comm *comm)
 	return count;
 }
 
+void collect_comm_progress(collect_comm *comm, uint64_t *submitted_out, uint64_t *delivered_out)
+{
+	col_engine_enter(comm->engine);
+	*submitted_out = comm->submitted;
+	*delivered_out = comm->consumed_status == COLLECT_OK ? comm->consumed_op : 0;
+	col_engine_leave(comm->engine);
+}
+
 uint32_t collect_comm_links(collect_comm *comm, struct collect_link_info *infos_out,
                             uint32_t capacity)
 {

@@ -510,6 +510,10 @@ COLLECT_API int collect_comm_abort(collect_comm *comm);
 /* Ops that were submitted and are not consumed. */
 COLLECT_API uint32_t collect_comm_pending(collect_comm *comm);
 
+/* The last op that was submitted; and the last that was consumed, if it was delivered, else 0. */
+COLLECT_API void collect_comm_progress(collect_comm *comm, uint64_t *submitted_out,
+                                       uint64_t *delivered_out);
+
 /* Fills at most `capacity` entries, returns how many links there are. */
 COLLECT_API uint32_t collect_comm_links(collect_comm *comm, struct collect_link_info *infos_out,
                                         uint32_t capacity);

@@ -94,6 +94,12 @@ class Peer:
 
     def told(self, what: str, timeout_s: float = PATIENCE_S) -> Told:
         """The next thing it tells, which must be `what`."""
+        told = self.told_any(timeout_s)
+        assert told["what"] == what, f"{self.name} told {told}:\n{self.log}"
+        return told
+
+    def told_any(self, timeout_s: float = PATIENCE_S) -> Told:
+        """The next thing it tells."""
         try:
             told = self._told.get(timeout=timeout_s)
         except queue.Empty:
@@ -104,7 +110,6 @@ class Peer:
         if told is None:
             self._join_readers()
         assert told is not None, f"{self.name} ended ({self.process.poll()}):\n{self.log}"
-        assert told["what"] == what, f"{self.name} told {told}:\n{self.log}"
         return told
 
     def say(self, line: str = "go") -> None:

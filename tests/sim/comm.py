@@ -22,9 +22,12 @@ from collect.types import (
     OpInFlight,
     Outcome,
     OutcomeKind,
+    ScopeId,
     VerdictKind,
+    View,
 )
-from tests.sim.history import FAILED, require
+from tests.sim.history import FAILED, Record, require
+from tests.sim.scopes import Scopes
 
 if TYPE_CHECKING:
     from tests.sim.world import Process, World
@@ -101,13 +104,21 @@ class Frame:
     slice: int
     digest: int
     payload: Any
+    scope: ScopeId
 
 
 class SimComm:
-    def __init__(self, world: "World", process: "Process") -> None:
+    """Of the group (scope 0), or of a sub-group."""
+
+    def __init__(self, world: "World", process: "Process", scope: ScopeId = 0) -> None:
         self.world = world
         self.process = process
         self.self_id = process.incarnation
+        self.scope = scope
+        self.scopes = Scopes(self)
+        self.history = world.histories.of(scope)
+        self.history.records.setdefault(self.self_id, Record(process.name))
+        self.view: View | None = None
         self.epoch: Ballot = 0
         self.members: tuple[Incarnation, ...] = ()
         self.is_frozen = False
@@ -128,6 +139,15 @@ class SimComm:
     def submit(self, op: SimOp) -> None:
         self.queue.append(op)
         self.pump()
+
+    @property
+    def record(self) -> Record:
+        return self.history.records[self.self_id]
+
+    @property
+    def streams(self) -> "list[SimComm]":
+        """The group's and every sub-group's."""
+        return [self, *self.scopes.comms.values()]
 
     @property
     def in_flight(self) -> SimOp | None:
@@ -167,7 +187,7 @@ class SimComm:
                 is_rooted=op.collective.is_rooted,
             )
         lost = tuple(LostLink(peer, kind) for peer, kind in self.lost.items())
-        return CommReport(self.consumed, flight, lost)
+        return CommReport(self.consumed, flight, lost, self.scopes.freeze())
 
     def is_whole(self, op: SimOp) -> bool:
         """What it reports."""
@@ -178,17 +198,20 @@ class SimComm:
         is_first, was_frozen = self.epoch == 0, self.is_frozen
         require(is_first or was_frozen or not self.queue, "installed with an operation in flight")
         self.epoch, self.members, self.is_frozen = view.epoch, view.incarnations, False
+        self.view = view
         self.participants[self.epoch] = self.members
         if was_frozen or is_first:
             self.lost.clear()
         if install.op_base:
             self.next_op = install.op_base
-        self.process.record.group_key = view.group_key
+        self.record.group_key = view.group_key
         self.inbox.clear()
         self.digests.clear()
         self.repair_ballot = self.epoch if install.has_repair else 0
-        self.world.history.installed(self.self_id, view)
-        self.world.links_installed(self.self_id, self.members, install.redials)
+        self.history.installed(self.self_id, view)
+        if not self.scope:
+            self.world.links_installed(self.self_id, self.members, install.redials)
+        self.scopes.install(install)
         self.uproot(install, before)
         self.serve_repairs(install)
         self.settle(install)
@@ -207,7 +230,7 @@ class SimComm:
             op = install.verdict.op
             if self.retained and self.retained[0] == op:
                 result = self.retained[1]
-                frame = Frame("repair", self.self_id, op, self.epoch, 0, 0, result)
+                frame = Frame("repair", self.self_id, op, self.epoch, 0, 0, result, self.scope)
                 self.world.send_frame(self.self_id, repair.needer, frame)
 
     def uproot(self, install: InstallComm, before: tuple[Incarnation, ...]) -> None:
@@ -227,7 +250,7 @@ class SimComm:
         is_news = verdict.op > max(self.consumed.op, install.op_base)
         if verdict.kind is VerdictKind.FAIL and is_news:
             self.failed_early.add(verdict.op)
-            self.process.record.foretold = verdict.op
+            self.record.foretold = verdict.op
         if first is None:
             return
         if verdict.kind is VerdictKind.REPAIR and first.op == verdict.op:
@@ -241,7 +264,7 @@ class SimComm:
         first.owned.clear()
         what = "fails" if first.op in self.failed_early else "reruns"
         if install.op_base == 0:
-            self.world.history.decided_against(self.self_id, first.op, what)
+            self.history.decided_against(self.self_id, first.op, what)
         self.pump()
 
     # ---- frames ----------------------------------------------------------------------------
@@ -255,7 +278,7 @@ class SimComm:
         if op.is_repaired or op.is_started:
             return
         if not self.fits(op):
-            self.process.on_unfit(op.op)
+            self.process.on_unfit(op.op, self)
             return
         op.is_started = True
         for index, each in enumerate(op.slices(self.members)):
@@ -264,7 +287,7 @@ class SimComm:
         self.progress()
 
     def frame(self, kind: str, op: SimOp, index: int, payload: Any) -> Frame:
-        return Frame(kind, self.self_id, op.op, self.epoch, index, op.digest, payload)
+        return Frame(kind, self.self_id, op.op, self.epoch, index, op.digest, payload, self.scope)
 
     def send(self, target: Incarnation, frame: Frame) -> None:
         if target == self.self_id:
@@ -276,7 +299,9 @@ class SimComm:
         return frame.attempt == self.epoch and not self.is_frozen
 
     def on_frame(self, frame: Frame) -> None:
-        if frame.attempt > self.epoch:
+        if frame.scope != self.scope:
+            self.scopes.on_frame(frame)
+        elif frame.attempt > self.epoch:
             self.kept.append(frame)
         elif self.accepts(frame):
             if frame.kind == "repair":
@@ -299,7 +324,7 @@ class SimComm:
         if op is None or not op.is_started or op.is_repaired or self.is_frozen:
             return
         if not self.digests[op.op] <= {op.digest}:
-            self.process.on_mismatch(op.op)
+            self.process.on_mismatch(op.op, self)
             return
         slices = op.slices(self.members)
         for index, each in enumerate(slices):
@@ -338,7 +363,7 @@ class SimComm:
             first.is_repaired = False
             attempt, result = frame.payload
             self.finish(first, attempt, result)
-            self.process.on_repaired(self.repair_ballot)
+            self.process.on_repaired(self.repair_ballot, self.scope)
 
     # ---- completion ------------------------------------------------------------------------
 
@@ -349,7 +374,7 @@ class SimComm:
         self.failed_early.discard(op.op)
         self.world.trace(
             self.process.name,
-            f"op {op.op >> 32}.{op.op & 0xFFFFFFFF} "
+            f"{f'scope {self.scope} ' * bool(self.scope)}op {op.op >> 32}.{op.op & 0xFFFFFFFF} "
             f"{'failed' if attempt == FAILED else f'done in {attempt >> 24}'}",
         )
         if attempt == FAILED:
@@ -359,7 +384,8 @@ class SimComm:
             self.consumed = Outcome(op.op, attempt, OutcomeKind.DONE, is_retained)
             self.retained = (op.op, (attempt, result)) if is_retained else None
             self.check_delivery(op, attempt, result)
-        self.world.history.consumed(
+            self.scopes.free_settled(op.op)
+        self.history.consumed(
             self.self_id,
             op.op,
             attempt,
@@ -387,7 +413,8 @@ class SimComm:
             process = self.world.processes[member]
             if member == self.self_id or not process.is_running:
                 continue
-            theirs, record = process.comm.in_flight, process.record
+            comm = process.comm.scopes.comms.get(self.scope) if self.scope else process.comm
+            theirs, record = comm and comm.in_flight, self.history.records[member]
             is_whole = theirs is not None and theirs.op == op.op and theirs.is_whole
             is_past = record.attempts.get(op.op) == attempt or record.epoch > attempt
             require(is_whole or is_past, f"delivered, but {process.name} is not whole")

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from collect.types import Ballot, Incarnation, Op, View, op_name
+from collect.types import Ballot, Incarnation, Op, ScopeId, View, op_name
 
 FAILED: Ballot = -1
 
@@ -127,6 +127,28 @@ class History:
                 continue
             if other.epoch == me.epoch or not is_same_epoch:
                 yield other
+
+
+class Histories:
+    """That of the group, and that of each of its sub-groups."""
+
+    def __init__(self) -> None:
+        self.group = History()
+        self._all: dict[ScopeId, History] = {0: self.group}
+
+    def of(self, scope: ScopeId) -> History:
+        return self._all.setdefault(scope, History())
+
+    def died(self, peer: Incarnation) -> None:
+        for history in self._all.values():
+            if peer in history.records:
+                history.records[peer].is_alive = False
+
+    def went(self, peer: Incarnation) -> None:
+        """Fenced, or left."""
+        for history in self._all.values():
+            if peer in history.records:
+                history.records[peer].is_out = True
 
 
 def require(holds: bool, what: str) -> None:

@@ -12,10 +12,11 @@ from collect.membership import flushing
 from collect.membership.coordinator import Coordinator
 from collect.membership.events import CommReport, InstallComm
 from collect.membership.verdict import Decision, decide
-from collect.types import Ballot, Incarnation, Verdict, View
+from collect.types import Ballot, Incarnation, ScopeId, Verdict, View
 from collect.wire.messages import Prepared, Report
 from tests.sim.comm import Frame, SimComm, SimOp
-from tests.sim.world import Kinds
+from tests.sim.scopes import Scopes
+from tests.sim.world import Kinds, Process, World
 
 
 class UnfencedComm(SimComm):
@@ -91,6 +92,22 @@ class StubbornComm(SimComm):
         pass
 
 
+class CarelessScopes(Scopes):
+    """Frees a sub-group as soon as it is closed here, though others may need its last result."""
+
+    def close(self, scope: ScopeId) -> None:
+        super().close(scope)
+        self.free_settled(self.closed[scope] + 1)
+
+
+class CarelessComm(SimComm):
+    """With such sub-groups."""
+
+    def __init__(self, world: World, process: Process, scope: ScopeId = 0) -> None:
+        super().__init__(world, process, scope)
+        self.scopes = CarelessScopes(self)
+
+
 class HastyCoordinator(Coordinator):
     """Commits a switch when the first has promised, not the last."""
 
@@ -109,6 +126,22 @@ def always_rerun(
     """A verdict that ignores who has delivered."""
     decision = decide(reports, views, leaving, silent)
     return replace(decision, verdict=Verdict(), repairs=())
+
+
+def forget_scopes(
+    reports: Mapping[Incarnation, Report],
+    views: Mapping[Ballot, View],
+    leaving: Collection[Incarnation] = (),
+    silent: Mapping[Incarnation, str] | None = None,
+) -> Decision:
+    """A decision that judges the group's operations only."""
+    return replace(decide(reports, views, leaving, silent), scopes={})
+
+
+@contextmanager
+def scopeless_verdict() -> Iterator[Kinds]:
+    with patch.object(flushing, "decide", forget_scopes):
+        yield Kinds()
 
 
 @contextmanager
@@ -133,4 +166,11 @@ MUTANTS = {
     "a root of other ranks is taken": lambda: just(Kinds(comm=RootlessComm)),
     "… of what waited in a queue": lambda: just(Kinds(comm=StubbornComm)),
     "COMMIT before all are PREPARED": lambda: just(Kinds(coordinator=HastyCoordinator)),
+}
+
+# In worlds with sub-groups.
+SCOPE_MUTANTS = {
+    "verdicts on sub-groups are left out": scopeless_verdict,
+    "a sub-group is freed when it is closed": lambda: just(Kinds(comm=CarelessComm)),
+    "the last result is not retained": lambda: just(Kinds(comm=ForgetfulComm)),
 }

@@ -56,7 +56,8 @@ from collect.wire.codec import decode, encode
 from collect.wire.messages import CoordinatorMessage, Join, PeerMessage
 from tests.sim.app import SimApp
 from tests.sim.comm import Frame, SimComm
-from tests.sim.history import History, Record, Violation
+from tests.sim.history import Histories, Record, Violation
+from tests.sim.scopes import SEEDS_FROM
 from tests.sim.timeline import shown
 
 TIMEOUT_S = 0.2
@@ -93,8 +94,7 @@ class Process:
         self.world = world
         self.name = name
         self.incarnation = incarnation
-        self.record = Record(name)
-        world.history.records[incarnation] = self.record
+        self.record = world.history.records[incarnation] = Record(name)
         self.peer = Peer(join, TIMEOUT_S)
         self.comm = world.kinds.comm(world, self)
         self.app = SimApp(self, join.admit)
@@ -104,7 +104,7 @@ class Process:
         self.dies_after_frames: int | None = None
         self.inbox: list[Callable[[], None]] = []
         self.dialling: DialPeers | None = None
-        self.mismatched: set[tuple[Op, Ballot]] = set()
+        self.cancelled: set[tuple[int, Op, Ballot]] = set()
 
     @property
     def is_running(self) -> bool:
@@ -162,26 +162,25 @@ class Process:
         else:
             self.on(BoundaryAsked())
 
-    def on_repaired(self, ballot: Ballot) -> None:
-        self.later(0.0, partial(self.on, RepairsDone(ballot)))
+    def on_repaired(self, ballot: Ballot, scope: int) -> None:
+        self.later(0.0, partial(self.on, RepairsDone(ballot, scope)))
 
-    def on_mismatch(self, op: Op) -> None:
-        if (op, self.comm.epoch) not in self.mismatched:
-            self.mismatched.add((op, self.comm.epoch))
-            event = OpCancelled(op, CancelKind.MISMATCH, "another member called something else")
-            self.later(0.0, partial(self.on, event))
+    def on_mismatch(self, op: Op, comm: SimComm) -> None:
+        self.cancel(op, comm, CancelKind.MISMATCH, "another member called something else")
 
-    def on_unfit(self, op: Op) -> None:
-        if (op, self.comm.epoch) not in self.mismatched:
-            self.mismatched.add((op, self.comm.epoch))
-            event = OpCancelled(op, CancelKind.MEMBERS, "called for other members")
-            self.later(0.0, partial(self.on, event))
+    def on_unfit(self, op: Op, comm: SimComm) -> None:
+        self.cancel(op, comm, CancelKind.MEMBERS, "called for other members")
+
+    def cancel(self, op: Op, comm: SimComm, kind: CancelKind, why: str) -> None:
+        if (comm.scope, op, comm.epoch) not in self.cancelled:
+            self.cancelled.add((comm.scope, op, comm.epoch))
+            self.later(0.0, partial(self.on, OpCancelled(op, kind, why, comm.scope)))
 
     def on_announced(self, action: Announce) -> None:
         names = ",".join(member.name for member in action.who)
         self.world.trace(self.name, f"{action.kind.name} {names}: {action.reason}")
         if self.peer.state in (State.FENCED, State.LEFT):
-            self.record.is_out = True
+            self.world.histories.went(self.incarnation)
             self.app.is_stopped = True
             self.world.close_links(self, LinkLoss.RESET)
             if self.peer.state is not State.LEFT:
@@ -200,7 +199,9 @@ class World:
         self.kinds = kinds or Kinds()
         self.admit = admit
         self.min_peers = min_peers
-        self.history = History()
+        self.histories = Histories()
+        self.history = self.histories.group
+        self.has_scopes = seed >= SEEDS_FROM
         self.processes: dict[Incarnation, Process] = {}
         self.links: dict[frozenset[Incarnation], Link] = {}
         self.slownesses = self.rng.choice(((1.0,), (1.0, 1.0, 1.0, 8.0), (1.0, 1.0, 40.0)))
@@ -300,7 +301,7 @@ class World:
         if process.is_alive:
             self.trace(process.name, "CRASHES")
             process.is_alive = False
-            process.record.is_alive = False
+            self.histories.died(process.incarnation)
             self.close_links(process, LinkLoss.RESET)
 
     def pause(self, process: Process, for_s: float) -> None:
@@ -578,17 +579,19 @@ class World:
     # ---- users -------------------------------------------------------------------------------
 
     def cancel(self, process: Process, kind: CancelKind) -> None:
-        flight = process.comm.in_flight
-        if process.is_running and not process.is_paused and flight and flight.op:
-            self.trace(process.name, f"CANCELS op {flight.op >> 32}.{flight.op & 0xFFFFFFFF}")
-            process.on(OpCancelled(flight.op, kind, "the user gave up"))
+        busy = [comm for comm in process.comm.streams if comm.queue]
+        comm = self.hints.choice(busy) if len(busy) > 1 else process.comm
+        if process.is_running and not process.is_paused and comm.queue and comm.queue[0].op:
+            op = comm.queue[0].op
+            self.trace(process.name, f"CANCELS op {op >> 32}.{op & 0xFFFFFFFF} of {comm.scope}")
+            process.on(OpCancelled(op, kind, "the user gave up", comm.scope))
 
     def leave(self, process: Process) -> None:
         """The application stops at its next point between operations, then leaves."""
         if not process.is_running or process.is_paused:
             return
         process.app.is_stopped = True
-        if process.comm.queue:
+        if any(comm.queue for comm in process.comm.streams):
             self.at(0.002, partial(self.leave, process))
         else:
             self.trace(process.name, "LEAVES")

@@ -119,6 +119,15 @@ class FakePeer:
         return self.failures.get(op, FailReason(FailKind.ABORTED, ("me",), "aborted here"))
 
 
+class FakeScopes:
+    """No sub-groups."""
+
+    recalls = 0
+
+    def recall(self) -> None:
+        self.recalls += 1
+
+
 class FakeControl:
     """Answers at once what the real one hands to its thread."""
 
@@ -128,6 +137,7 @@ class FakeControl:
         self.lock = threading.Lock()
         self.lease = Lease(self, is_auto=True)  # type: ignore[arg-type]
         self.changes = Changes()
+        self.scopes = FakeScopes()
         members = tuple(
             Member(i, n, "host", ("127.0.0.1:1",)) for i, n in ((SELF, "me"), (OTHER, "b"))
         )
@@ -150,6 +160,10 @@ class FakeControl:
 
     def start(self) -> None:
         pass
+
+    def outstanding(self) -> list[FakeOperation]:
+        operations: list[FakeOperation] = self.communicator.outstanding()
+        return operations
 
     def stop(self) -> None:
         self.is_stopped = True

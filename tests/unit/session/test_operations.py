@@ -143,6 +143,7 @@ def test_a_boundary_that_is_due_is_asked_for_when_all_is_consumed(control: FakeC
     submit(session)
 
     assert asked_while == [status.OK]
+    assert control.scopes.recalls == 1
     assert control.asked == [2]
     assert session.admitted == {OTHER: None}
     assert session.is_newcomer

@@ -39,7 +39,7 @@ MESSAGES: tuple[Message, ...] = (
     messages.Hello(JOIN, 0, None, 0, False, None, False, None, None, 0),
     messages.Ping(7, 3, VIEW.epoch, 11),
     messages.Suspect(7, VIEW.epoch, 9, types.LinkLoss.SILENT, "nothing for 3 s"),
-    messages.CancelOp(7, VIEW.epoch, 2**63 - 1, types.CancelKind.TIMEOUT, "60 s"),
+    messages.CancelOp(7, VIEW.epoch, 2**63 - 1, types.CancelKind.TIMEOUT, "60 s", 2**31 - 1),
     messages.Report(
         7,
         VIEW.epoch,
@@ -59,6 +59,14 @@ MESSAGES: tuple[Message, ...] = (
         SWITCH,
         True,
         4,
+        (
+            types.ScopeReport(
+                2**31 - 1,
+                (9, 7),
+                types.Outcome(4, VIEW.epoch, types.OutcomeKind.FAILED, False, REASON),
+                types.OpInFlight(5, VIEW.epoch, "barrier", 0),
+            ),
+        ),
     ),
     messages.Stale(7, 1, 2),
     messages.Installed(7, VIEW.epoch, 4),
@@ -82,6 +90,7 @@ MESSAGES: tuple[Message, ...] = (
         (types.Departure(9, types.DepartureKind.LOST, "silent"),),
         SWITCH,
         "why",
+        (types.ScopeVerdict(1, types.Verdict(reason=REASON), (types.Repair(7, 9),)),),
     ),
     messages.Prepare(VIEW, SWITCH),
     messages.Commit(VIEW.epoch),
@@ -185,6 +194,42 @@ def test_a_recipe_that_does_not_fit_is_refused_both_ways(changes: dict[str, Any]
         index = list(types.Recipe.__dataclass_fields__).index(name)
         plain[2][3][index] = list(astuple(value)) if is_dataclass(value) else value
     assert why in refused(msgpack.packb(plain))
+
+
+def test_a_peer_with_as_many_sub_groups_as_it_may_have_can_report() -> None:
+    """Every one of them with an operation in flight, and as many members as all may have."""
+    each = types.ScopeReport(
+        2**31 - 1,
+        (2**63 - 1,) * (types.SCOPE_SEATS_MAX // types.SCOPES_MAX),
+        types.Outcome(2**63 - 1, VIEW.epoch, types.OutcomeKind.DONE, True),
+        types.OpInFlight(2**63 - 1, VIEW.epoch, "x" * 64, 2**32 - 1),
+    )
+    report = next(m for m in MESSAGES if isinstance(m, messages.Report))
+    full = replace(report, scopes=(each,) * types.SCOPES_MAX)
+
+    assert decode(encode(full)) == full
+
+
+@pytest.mark.parametrize("scope", [0, 2**31])
+def test_a_sub_group_has_a_number_of_31_bits(scope: int) -> None:
+    report = next(m for m in MESSAGES if isinstance(m, messages.Report))
+
+    with pytest.raises(WireError, match="scope"):
+        encode(replace(report, scopes=(types.ScopeReport(scope, (7,)),)))
+
+
+def test_the_reason_of_a_sub_groups_failure_is_cut_short() -> None:
+    """There may be many of them in one message."""
+    install = next(m for m in MESSAGES if isinstance(m, messages.Install))
+    long = replace(REASON, text="x" * 5000)
+    verdicts = (types.ScopeVerdict(1, types.Verdict(reason=long)),)
+
+    decoded = decode(encode(replace(install, scopes=verdicts)))
+
+    assert isinstance(decoded, messages.Install)
+    (verdict,) = decoded.scopes
+    assert verdict.verdict.reason is not None
+    assert len(verdict.verdict.reason.text) == codec.SCOPE_PROSE_CHARS_MAX
 
 
 def test_a_view_with_a_recipe_survives_the_disk() -> None:
