@@ -257,6 +257,8 @@ class Session:
             ):
                 if found == status.E_FULL:
                     self._wait_for_room(deadline_ns)
+                elif found == status.E_BUSY:
+                    raise status.exception(found, "start an operation")
                 else:
                     self.open_boundary(limit_ns)
                     call.require(*self.place())

@@ -389,6 +389,7 @@ int col__call_aim(struct collect_op *op, const void *source, void *target, uint6
 	if (call->count != count) {
 		call->count = count;
 		op->digest = call_digest(op);
+		op->runner_version = 0; /* another size may have another algorithm */
 	}
 	return COLLECT_OK;
 }

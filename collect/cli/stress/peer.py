@@ -184,6 +184,7 @@ def main() -> None:
     logging.getLogger("asyncio").setLevel(logging.INFO)
     for dtype in workload.DTYPES:
         workload.pool(dtype)
+        workload.pool(dtype, dtype.startswith("float"))
     commands = Commands()
     tell("ready")
     while command := commands.next(is_waiting=True):

@@ -23,9 +23,11 @@ DTYPES = ("int32", "int64", "float32", "float64")
 OPS = ("sum", "avg", "min", "max")
 ALL_REDUCE, ALL_GATHER, BROADCAST = "all_reduce", "all_gather", "broadcast"
 GATHERED_PART = 4  # a block is so many times smaller than what is reduced
-# Those that add in rank order, so that the oracle can compute the bits of floats; and the others.
-RANK_ORDER = ("auto", "direct", "star")
-ANY_ORDER = ("ring", "tree", "circulant", "exchange")
+# Those that add in rank order, so that the oracle can compute the bits of floats; and the others,
+# for what is exact in any order: integers, minima, and floats that are small whole numbers.
+RANK_ORDER = ("direct", "star")
+ANY_ORDER = ("auto", "ring", "tree", "circulant", "exchange")
+WHOLE_MAX = 1 << 16
 
 Array = NDArray[Any]
 
@@ -40,6 +42,12 @@ class Case:
     op: str = ""  # of an all-reduce
     algorithm: str = "auto"
     root: int = 0  # of a broadcast: this one in rank order, counted round
+
+    @property
+    def is_whole(self) -> bool:
+        """Contributions are whole numbers, so that the sum does not depend on its order."""
+        is_float_sum = self.dtype.startswith("float") and self.op in ("sum", "avg")
+        return is_float_sum and self.algorithm not in RANK_ORDER
 
     @property
     def bytes(self) -> int:
@@ -64,20 +72,21 @@ def case(seed: int, step: int, index: int) -> Case:
     if collective == BROADCAST:
         return Case(collective, count, dtype, root=rng.randrange(1000))
     op = rng.choice(OPS)
-    is_exact = op in ("min", "max") or dtype.startswith("int")
-    algorithms = RANK_ORDER + (ANY_ORDER if is_exact else ())
-    algorithm = "auto" if rng.random() < 0.5 else rng.choice(algorithms)
+    algorithm = "auto" if rng.random() < 0.5 else rng.choice(RANK_ORDER + ANY_ORDER)
     return Case(collective, count, dtype, op, algorithm)
 
 
 @cache
-def pool(dtype: str) -> Array:
-    """Numbers that contributions are slices of: floats of many magnitudes, so that order shows."""
+def pool(dtype: str, is_whole: bool = False) -> Array:
+    """Numbers that contributions are slices of: floats of many magnitudes, so that order shows, or
+    whole numbers."""
     rng = np.random.default_rng(zlib.crc32(dtype.encode()))
     count = ELEMENTS_MAX + OFFSETS
     if dtype.startswith("int"):
         limit = 1 << (27 if dtype == "int32" else 59)  # the sum of all peers' does not overflow
         return rng.integers(-limit, limit, count).astype(dtype)
+    if is_whole:
+        return rng.integers(-WHOLE_MAX, WHOLE_MAX, count).astype(dtype)
     exponents = rng.integers(-12, 12, count)
     return np.ldexp(rng.standard_normal(count), exponents).astype(dtype)
 
@@ -85,7 +94,7 @@ def pool(dtype: str) -> Array:
 def contribution(name: str, step: int, index: int, what: Case) -> Array:
     """A view of the pool: copy it before it is reduced in place."""
     offset = zlib.crc32(f"{name} {step} {index}".encode()) % OFFSETS
-    return pool(what.dtype)[offset : offset + what.count]
+    return pool(what.dtype, what.is_whole)[offset : offset + what.count]
 
 
 def expected(names: Sequence[str], step: int, index: int, what: Case, root: str = "") -> Array:

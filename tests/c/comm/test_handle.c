@@ -122,6 +122,45 @@ TEST(other_memory_gives_what_a_call_of_its_own_gives_the_others)
 	world_close(&world);
 }
 
+/* The others call with operations of their own, which have the algorithm of their size: with another
+ * one nothing would come of it. */
+TEST(other_memory_of_another_size_gets_the_algorithm_of_that_size)
+{
+	enum { PEERS = 4, SIZES = 3 };
+	static const uint64_t counts[SIZES] = {COUNT, 1 << 18, COUNT};
+	static float values[PEERS][1 << 18];
+	struct world world;
+	collect_op *ops[PEERS];
+	int algorithms[SIZES];
+	world_open(&world, &(struct world_options){.count = PEERS, .algorithm = COLLECT_AUTO});
+	world.recipe.remote = (struct collect_link_model){20000, 2000, 1000000000};
+	world.recipe.reduce_bytes_per_s = 4000000000;
+	world_install(&world, (1 << PEERS) - 1, 1ull << 32);
+	struct collect_call call = all_reduce(values[0]);
+	call.takes_boundary = 0;
+	CHECK_EQ(collect_op_prepare(world.peers[0].comm, &call, &ops[0]), COLLECT_OK);
+	for (uint32_t size = 0; size < SIZES; size++) {
+		struct collect_op_info info;
+		for (uint32_t p = 0; p < PEERS; p++)
+			values[p][counts[size] - 1] = 1;
+		for (uint32_t p = 1; p < PEERS; p++)
+			CHECK_EQ(world_all_reduce_start(&world, p, values[p], counts[size], &ops[p]), COLLECT_OK);
+		CHECK(collect_op_run_on(ops[0], values[0], values[0], counts[size]) >= 0);
+		for (uint32_t p = 0; p < PEERS; p++) {
+			CHECK_EQ(collect_op_wait(ops[p], SOON_NS), COLLECT_OK);
+			CHECK_EQ(values[p][counts[size] - 1], PEERS);
+			if (p > 0)
+				collect_op_release(&ops[p]);
+		}
+		collect_op_info_get(ops[0], &info);
+		algorithms[size] = info.algorithm;
+	}
+	CHECK(algorithms[0] != algorithms[1]);
+	CHECK_EQ(algorithms[0], algorithms[2]);
+	collect_op_release(&ops[0]);
+	world_close(&world);
+}
+
 TEST(blocks_are_looked_at_by_the_caller_when_the_view_has_changed)
 {
 	static float source[COUNT];
