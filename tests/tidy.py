@@ -274,7 +274,7 @@ def private_words(source: Source) -> Iterator[str]:
 
 LEAVES = {"base", "include"}
 C_LAYERS = {
-    "include": set(),
+    "include": {"include"},
     "base": LEAVES,
     "kernels": LEAVES | {"kernels"},
     "wire": LEAVES | {"wire"},
@@ -345,7 +345,8 @@ def c_guards(source: Source) -> Iterator[str]:
     """plan/plan.h is guarded by COL_PLAN_PLAN_H."""
     if source.path.endswith(".h") and source.is_under("csrc"):
         words = PurePosixPath(source.path).with_suffix("").parts[1:]
-        stem = "COLLECT" if words[0] == "include" else "_".join(["COL", *words]).upper()
+        is_public = words[0] == "include"
+        stem = (words[1] if is_public else "_".join(["COL", *words])).upper()
         if f"#ifndef {stem}_H\n#define {stem}_H\n" not in source.text:
             yield source.at(1, f"not guarded by {stem}_H")
 

@@ -42,7 +42,6 @@
 #define YIELDS_ROW 256u
 #define SLEEPS_MIN 1024u
 #define SLEEPS_MAX 16384u
-#define EVENTS_CAPACITY 4096u
 #define OUTBOUNDS_IDLE_MAX 4096u
 
 /* ---- the baton ---- */
@@ -231,7 +230,8 @@ static bool is_awaited(const struct collect_comm *comm, const struct col_link *l
 {
 	if (comm->phase != COL_PHASE_RUNNING || comm->runner == NULL || comm->messages.count > 0)
 		return true;
-	return col_link_is_blocked(link) || col_exec_awaits(&comm->runner->exec, col__rank_of(comm, link));
+	return col_link_is_blocked(link) ||
+	       col_exec_awaits(&comm->runner->exec, col__rank_of(comm, link));
 }
 
 /* Whether something moved on the comm's links. They may be lost meanwhile, but none is removed:
@@ -449,39 +449,6 @@ static void *io_thread(void *argument)
 	return NULL;
 }
 
-/* ---- events ---- */
-
-void col_engine_post(struct collect_engine *engine, const struct collect_event *event)
-{
-	pthread_mutex_lock(&engine->mutex);
-	uint32_t count = engine->events_tail - engine->events_head;
-	bool is_chatter = event->kind == COLLECT_EVENT_REFUSED;
-	if (is_chatter && count >= EVENTS_CAPACITY / 2) {
-		pthread_mutex_unlock(&engine->mutex);
-		return;
-	}
-	/* Nobody has read for thousands of events: the newest matter, and a report tells the rest. */
-	if (count == EVENTS_CAPACITY)
-		engine->events_head++;
-	struct collect_event *slot = &engine->events[engine->events_tail++ % EVENTS_CAPACITY];
-	*slot = *event;
-	slot->at_ns = engine->now_ns;
-	pthread_mutex_unlock(&engine->mutex);
-	col_loop_signal_set(engine->event_fd);
-}
-
-int collect_engine_next_event(collect_engine *engine, struct collect_event *event_out)
-{
-	pthread_mutex_lock(&engine->mutex);
-	int has_event = engine->events_head != engine->events_tail;
-	if (has_event)
-		*event_out = engine->events[engine->events_head++ % EVENTS_CAPACITY];
-	else
-		col_loop_signal_clear(engine->event_fd);
-	pthread_mutex_unlock(&engine->mutex);
-	return has_event;
-}
-
 /* ---- life ---- */
 
 static int options_check(const struct collect_engine_options *options)
@@ -534,7 +501,7 @@ int collect_engine_create(const struct collect_engine_options *options, collect_
 	sync_init(engine);
 	col_buffers_init(&engine->buffers, options->chunk_bytes);
 	col_pool_init(&engine->outbounds, sizeof(struct col_outbound), OUTBOUNDS_IDLE_MAX);
-	engine->events = col_alloc_zeroed(EVENTS_CAPACITY, sizeof(*engine->events));
+	engine->events = col_alloc_zeroed(COL_EVENTS_CAPACITY, sizeof(*engine->events));
 	status = engine->events == NULL ? COLLECT_E_MEMORY : col_loop_init(&engine->loop);
 	if (status < 0)
 		goto fail;

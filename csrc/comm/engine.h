@@ -27,6 +27,9 @@
 #include "transport/link.h"
 #include "transport/listener.h"
 
+/* Events that wait to be read. */
+#define COL_EVENTS_CAPACITY 4096u
+
 /* Whether yielding the processor brings the peers on; see engine.c. */
 struct col_turns {
 	uint32_t fast;        /* yields in a row that were fast */

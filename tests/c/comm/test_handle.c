@@ -122,8 +122,8 @@ TEST(other_memory_gives_what_a_call_of_its_own_gives_the_others)
 	world_close(&world);
 }
 
-/* The others call with operations of their own, which have the algorithm of their size: with another
- * one nothing would come of it. */
+/* The others call with operations of their own, which have the algorithm of their size: with
+ * another one nothing would come of it. */
 TEST(other_memory_of_another_size_gets_the_algorithm_of_that_size)
 {
 	enum { PEERS = 4, SIZES = 3 };
@@ -144,7 +144,8 @@ TEST(other_memory_of_another_size_gets_the_algorithm_of_that_size)
 		for (uint32_t p = 0; p < PEERS; p++)
 			values[p][counts[size] - 1] = 1;
 		for (uint32_t p = 1; p < PEERS; p++)
-			CHECK_EQ(world_all_reduce_start(&world, p, values[p], counts[size], &ops[p]), COLLECT_OK);
+			CHECK_EQ(world_all_reduce_start(&world, p, values[p], counts[size], &ops[p]),
+			         COLLECT_OK);
 		CHECK(collect_op_run_on(ops[0], values[0], values[0], counts[size]) >= 0);
 		for (uint32_t p = 0; p < PEERS; p++) {
 			CHECK_EQ(collect_op_wait(ops[p], SOON_NS), COLLECT_OK);

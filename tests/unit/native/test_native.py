@@ -14,7 +14,8 @@ from collect.native.operation import Gate
 from collect.net.addresses import ADDRESS_BYTES_MAX
 from tests.tidy import ROOT
 
-HEADER = (ROOT / "csrc/include/collect.h").read_text()
+HEADERS = [ROOT / "csrc/include" / name for name in ("collect_types.h", "collect.h")]
+HEADER = "".join(path.read_text() for path in HEADERS)
 
 
 def enumerators(name: str) -> dict[str, int]:
