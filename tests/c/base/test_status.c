@@ -22,13 +22,13 @@ TEST(every_status_has_its_own_name)
 	CHECK_STR_EQ(col_status_name(COLLECT_E_MEMBERS), "COLLECT_E_MEMBERS");
 	CHECK_STR_EQ(col_status_name(COLLECT_E_TIMEOUT), "COLLECT_E_TIMEOUT");
 	CHECK_STR_EQ(col_status_name(COLLECT_E_PEER), "COLLECT_E_PEER");
-	CHECK_STR_EQ(col_status_name(COLLECT_E_TRUNCATED), "COLLECT_E_TRUNCATED");
+	CHECK_STR_EQ(col_status_name(COLLECT_E_BOUNDARY), "COLLECT_E_BOUNDARY");
 }
 
 TEST(any_other_number_is_unknown)
 {
 	CHECK_STR_EQ(col_status_name(2), "COLLECT_E_UNKNOWN");
-	CHECK_STR_EQ(col_status_name(COLLECT_E_TRUNCATED - 1), "COLLECT_E_UNKNOWN");
+	CHECK_STR_EQ(col_status_name(COLLECT_E_BOUNDARY - 1), "COLLECT_E_UNKNOWN");
 	CHECK_STR_EQ(col_status_name(INT_MIN), "COLLECT_E_UNKNOWN");
 	CHECK_STR_EQ(col_status_name(INT_MAX), "COLLECT_E_UNKNOWN");
 }

@@ -125,7 +125,7 @@ TEST(a_definition_runs_where_its_world_is_and_another_algorithm_elsewhere)
 		struct collect_op_info info;
 		CHECK_EQ(collect_op_wait(ops[peer], SOON_NS), COLLECT_OK);
 		collect_op_info_get(ops[peer], &info);
-		CHECK(info.algorithm < COLLECT_ALGORITHM_COUNT && !info.is_shared);
+		CHECK(info.algorithm < COLLECT_ALGORITHM_COUNT);
 		collect_op_release(&ops[peer]);
 		values_check(values[peer], 3);
 	}
