@@ -121,6 +121,7 @@ class Session:
         self._leaver = threading.current_thread()
         with self.control.lock:
             self.control.lease.recall()
+        self.control.scopes.recall()
         try:
             if is_orderly and self.control.final is None:
                 self.consume_all()

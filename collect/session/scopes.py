@@ -10,6 +10,7 @@ sub-group too, because members that are in both call their operations in the sam
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -208,7 +209,8 @@ class Scopes:
         """Starts of sub-groups take turns with the group's, until they ask again: the members are
         about to change, and nothing may be under way then."""
         for plane in self._born():
-            plane.recall()
+            with contextlib.suppress(Closed):  # another thread frees it
+                plane.recall()
 
     # ---- for the control plane -----------------------------------------------------------
 

@@ -329,6 +329,7 @@ def test_leaving_completes_what_is_under_way_and_ends_everything(control: FakeCo
 
     session.leave()
 
+    assert control.scopes.recalls == 1
     assert operation.poll() == status.OK
     assert control.posted == [LeaveAsked()]
     assert control.is_stopped
