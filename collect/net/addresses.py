@@ -135,13 +135,17 @@ def bind_host(toward: Address, is_loopback_only: bool, interface: str | None) ->
     return "::" if has_ipv6() else "0.0.0.0"
 
 
-def candidates(bound_host: str, port: int, hosts: list[str]) -> tuple[str, ...]:
+def candidates(
+    bound_host: str, port: int, hosts: list[str], *, is_stated: bool = False
+) -> tuple[str, ...]:
     """What to advertise for a listener: "1.2.3.4:5", "[::1]:5".
 
-    A listener on loopback is reached by loopback's addresses only: by those among `hosts`, if any.
+    A listener on loopback is reached by loopback's addresses only: by those among `hosts`, if the
+    user has stated these and there are any.
     """
     if not is_wildcard(bound_host):
-        hosts = [host for host in hosts if is_loopback(host)] or [bound_host]
+        stated = [host for host in hosts if is_stated and is_loopback(host)]
+        hosts = stated or [bound_host]
     else:
         reachable = [host for host in hosts if ":" not in host or bound_host == "::"]
         hosts = [*reachable[: CANDIDATES_MAX - 1], "127.0.0.1"]

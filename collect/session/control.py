@@ -276,11 +276,11 @@ class ControlPlane:
             connect_s=here.timeout_s,
         )
         self._engine = self._open_engine(options, f"{self.address} {config.group}")
-        if config.advertise:
-            numeric = addresses.numeric_hosts(config.advertise)
-        else:
+        is_stated = bool(config.advertise)
+        numeric = addresses.numeric_hosts(config.advertise)
+        if not is_stated:
             numeric = addresses.local_hosts(self.address, config.interface)
-        found = addresses.candidates(bind_host, self._engine.port, numeric)
+        found = addresses.candidates(bind_host, self._engine.port, numeric, is_stated=is_stated)
         member = Member(self.self_id, config.name, self._host, found, config.bandwidth)
         join = Join(
             member,

@@ -29,6 +29,7 @@ class History:
         self._views: OrderedDict[Ballot, Participants] = OrderedDict()
         self.latest = Participants(0, (), ())
         self._names: OrderedDict[Incarnation, str] = OrderedDict()
+        self._latest_of: dict[str, Incarnation] = {}  # by name; of those in `_names`
 
     def add(self, view: View) -> None:
         names = tuple(member.name for member in view.members)
@@ -39,12 +40,19 @@ class History:
         for member in view.members:
             self._names[member.incarnation] = member.name
             self._names.move_to_end(member.incarnation)
+            self._latest_of[member.name] = member.incarnation
         while len(self._names) > NAMES_KEPT_MAX:
-            self._names.popitem(last=False)
+            oldest, name = self._names.popitem(last=False)
+            if self._latest_of.get(name) == oldest:
+                del self._latest_of[name]
 
     def of(self, attempt: Ballot) -> Participants:
         """Those of an epoch; nobody, when it is too long ago."""
         return self._views.get(attempt) or Participants(attempt, (), ())
+
+    def find(self, name: str) -> Incarnation | None:
+        """Who had this name last, also when it is no member any more."""
+        return self._latest_of.get(name)
 
     def name(self, incarnation: Incarnation) -> str:
         return self._names.get(incarnation, f"{incarnation:x}")

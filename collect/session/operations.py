@@ -380,8 +380,16 @@ class Session:
         return placed[1], placed[2]
 
     def root_of(self, root: int | str) -> Incarnation:
-        """The root that the caller means."""
-        return self.member_of(root, "root")
+        """The root that the caller means, by rank or name.
+
+        Who has just left is still meant by its name: the call then fails on this member as it does
+        on those that called before, and counts here, too.
+        """
+        view = self.view
+        is_gone = isinstance(root, str) and root not in (member.name for member in view.members)
+        if is_gone and (found := self.control.history.find(str(root))) is not None:
+            return found
+        return self.member_of(root, "root", view)
 
     def member_of(self, value: Any, role: str, view: View | None = None) -> Incarnation:
         """The member that the caller means: a rank of the view (the current one), or a name."""

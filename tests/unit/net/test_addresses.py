@@ -24,8 +24,15 @@ def test_a_group_on_many_hosts_binds_all_addresses() -> None:
 
 
 def test_a_loopback_listener_advertises_itself_only() -> None:
-    assert addresses.candidates("127.0.0.1", 7, ["10.0.0.1"]) == ("127.0.0.1:7",)
+    assert addresses.candidates("127.0.0.1", 7, ["10.0.0.1", "127.0.0.2"]) == ("127.0.0.1:7",)
     assert addresses.candidates("::1", 7, ["10.0.0.1"]) == ("[::1]:7",)
+
+
+def test_a_loopback_listener_advertises_what_of_loopback_is_stated() -> None:
+    stated = ["10.0.0.1", "127.0.0.2"]
+
+    assert addresses.candidates("127.0.0.1", 7, stated, is_stated=True) == ("127.0.0.2:7",)
+    assert addresses.candidates("127.0.0.1", 7, ["10.0.0.1"], is_stated=True) == ("127.0.0.1:7",)
 
 
 def test_a_wildcard_listener_advertises_what_it_listens_to_best_first() -> None:

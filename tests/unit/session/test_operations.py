@@ -1,5 +1,6 @@
 """Boundaries, tickets, waiting and leaving, with fakes at both planes."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -427,6 +428,17 @@ def test_a_root_is_a_rank_or_a_name(control: FakeControl) -> None:
             session.root_of(root)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument, match="no member; members: me, b"):
         session.root_of("c")
+
+
+def test_a_root_that_has_just_left_is_still_meant_by_its_name(control: FakeControl) -> None:
+    session = new_session()
+    assert control.view is not None
+    control.view = replace(control.view, members=control.view.members[:1])
+    control.history.add(control.view)
+
+    assert session.root_of("b") == OTHER
+    with pytest.raises(InvalidArgument, match="rank of 0 to 0"):
+        session.root_of(1)
 
 
 def test_a_start_waits_for_room(control: FakeControl) -> None:
