@@ -54,11 +54,11 @@ def note_control_events(marks: list[tuple[int, str]]) -> None:
     original = {name: getattr(ControlPlane, name) for name in ("_on_engine_event", "_perform")}
     handle = ControlPlane._handle
 
-    def on_engine_event(self: Any, event: Any) -> None:
+    def on_engine_event(self: Any, event: Any, scope: int = 0) -> None:
         if event.kind.name == "LINK_LOST":
             marks.append((event.at_ns, "core: LINK_LOST"))
             marks.append((time.monotonic_ns(), "heard LINK_LOST"))
-        original["_on_engine_event"](self, event)
+        original["_on_engine_event"](self, event, scope)
 
     def perform(self: Any, action: Any) -> Any:
         answers = original["_perform"](self, action)

@@ -116,7 +116,12 @@ def _log_folder(wanted: Path | None) -> Path:
 
 def _stress(arguments: argparse.Namespace, scenario: Scenario, seed: int, logs: Path) -> Verdict:
     setting = Setting(
-        seed, scenario.size_min, scenario.peers, scenario.timeout_s, scenario.transport
+        seed,
+        scenario.size_min,
+        scenario.peers,
+        scenario.timeout_s,
+        scenario.transport,
+        scenario.relays,
     )
     console = make_console()
     if not arguments.quiet:

@@ -165,11 +165,13 @@ def kill_without_coordinator(world: World, victims: list[Peer]) -> str:
 
 @dataclass(frozen=True)
 class Fault:
-    """weight: how often, beside the others; victims: how many it needs."""
+    """weight: how often, beside the others; victims: how many it needs; needs_relay: it befalls
+    what passes a door."""
 
     run: Run
     weight: float
     victims: int
+    needs_relay: bool = False
 
 
 FAULTS: Mapping[str, Fault] = {
@@ -182,10 +184,10 @@ FAULTS: Mapping[str, Fault] = {
     "leave": Fault(leave, 8, 1),
     "join": Fault(join, 8, 1),
     "kill-joiner": Fault(kill_joiner, 6, 0),
-    "cut": Fault(cut, 8, 1),
-    "slow-link": Fault(slow_link, 5, 1),
-    "stall-link": Fault(stall_link, 5, 1),
-    "garbage": Fault(garbage, 4, 1),
+    "cut": Fault(cut, 8, 1, True),
+    "slow-link": Fault(slow_link, 5, 1, True),
+    "stall-link": Fault(stall_link, 5, 1, True),
+    "garbage": Fault(garbage, 4, 1, True),
     "restart-coordinator": Fault(restart_coordinator, 4, 0),
     "kill-without-coordinator": Fault(kill_without_coordinator, 5, 1),
 }

@@ -55,6 +55,12 @@ class Scenario:
         """When no fault happens any more."""
         return self.minutes * 60
 
+    @property
+    def relays(self) -> bool:
+        """Some fault befalls connections."""
+        names = [moment.fault for moment in self.moments] or self.weights
+        return any(FAULTS[name].needs_relay for name in names)
+
     def due_s(self, number: int) -> float | None:
         """When fault `number`, from 0, is to happen; None: there is no such."""
         if self.moments:

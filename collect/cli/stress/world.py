@@ -29,13 +29,14 @@ class Failure(Exception):
 
 @dataclass(frozen=True)
 class Setting:
-    """What a world is like."""
+    """What a world is like. `relays`: connections pass doors, because some are to be disturbed."""
 
     seed: int
     size_min: int
     size_max: int
     timeout_s: float
     transport: str
+    relays: bool
 
 
 @dataclass
@@ -86,7 +87,7 @@ class World:
         self._count += 1
         peer = Peer(f"p{self._count}", child)
         child.label = peer.name
-        host, port = self.network.open(peer.name)
+        host, port = self.network.open(peer.name) if self.setting.relays else (None, 0)
         self.peers[peer.name] = self._by_child[child.pid] = peer
         child.say(
             "join",

@@ -31,6 +31,7 @@ def test_a_file_says_all_that_can_be_said(tmp_path: Path) -> None:
     assert scenario == Scenario(4, 2.0, 30.0, 0.5, "tcp", {"kill": 3.0, "cut": 1.0})
     assert [scenario.due_s(number) for number in (0, 1, 59, 60)] == [0.0, 2.0, 118.0, None]
     assert scenario.named(0) is None
+    assert scenario.relays  # of `cut`
 
 
 def test_what_a_file_leaves_out_is_the_default(tmp_path: Path) -> None:
@@ -50,6 +51,7 @@ def test_moments_are_played_in_their_order_and_nothing_else(tmp_path: Path) -> N
     assert scenario.moments == (Moment(1.5, "leave"), Moment(3.0, "kill"))
     assert [scenario.due_s(number) for number in range(3)] == [1.5, 3.0, None]
     assert scenario.named(1) == "kill"
+    assert not scenario.relays
 
 
 @pytest.mark.parametrize(
