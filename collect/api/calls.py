@@ -21,7 +21,7 @@ PACK_BYTES_MAX = 1 << 20
 
 
 class Calls:
-    """The part of a Group that makes calls; not for use by itself."""
+    """The part of a Group, and of a SubGroup, that makes calls; not for use by itself."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -29,6 +29,21 @@ class Calls:
         self._batch: Batch | None = None
         # All-reduces of plain arrays, by what the caller said.
         self._plain: dict[tuple[Any, str, str], PlainCalls] = {}
+
+    @property
+    def rank(self) -> int:
+        """This member's index among the members of the current epoch."""
+        return self._session.view.rank_of(self._session.control.self_id)
+
+    @property
+    def size(self) -> int:
+        """How many members the current epoch has; of a sub-group, how many of its own."""
+        return len(self._session.view.members)
+
+    @property
+    def epoch(self) -> int:
+        """User number of the group's current epoch; grows with every change of its members."""
+        return self._session.epoch
 
     def coalesce(self) -> Batch:
         """Calls inside `with group.coalesce() as batch:` are submitted together, at its end.

@@ -77,21 +77,6 @@ class Group(Reductions, Preparations, Messages, Splits, Plans):
     # ---- who is in -----------------------------------------------------------------------
 
     @property
-    def rank(self) -> int:
-        """This member's index in the current epoch."""
-        return self._session.view.rank_of(self._session.control.self_id)
-
-    @property
-    def size(self) -> int:
-        """How many members the current epoch has."""
-        return len(self._session.view.members)
-
-    @property
-    def epoch(self) -> int:
-        """User number of the current epoch; grows with every change of the members."""
-        return self._session.epoch
-
-    @property
     def peers(self) -> tuple[PeerInfo, ...]:
         """The members of the current epoch, in rank order, this one among them."""
         return tuple(

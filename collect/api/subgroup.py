@@ -108,21 +108,6 @@ class SubGroup(Reductions, Preparations, Messages, Splits):
         return f"<collect.SubGroup of {config.group!r}: {', '.join(self.members)}; {state}>"
 
     @property
-    def rank(self) -> int:
-        """This member's index among the current members."""
-        return self._session.view.rank_of(self._session.control.self_id)
-
-    @property
-    def size(self) -> int:
-        """How many members it has in the group's current epoch."""
-        return len(self._session.view.members)
-
-    @property
-    def epoch(self) -> int:
-        """User number of the group's current epoch."""
-        return self._session.epoch
-
-    @property
     def members(self) -> tuple[str, ...]:
         """The names of the current members, in rank order, this one among them."""
         return tuple(member.name for member in self._session.view.members)
