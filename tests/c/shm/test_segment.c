@@ -53,6 +53,27 @@ TEST(the_file_is_private_and_gone_when_all_have_attached)
 	col_shm_close(&second_shm);
 }
 
+TEST(a_small_segment_takes_a_small_part_of_the_memory)
+{
+	struct col_shm_options small = two;
+	struct col_shm *shm = created();
+	struct stat usual;
+	struct stat status;
+	CHECK_EQ(stat(path, &usual), 0);
+	/* Who takes it for a usual one does not fit it. */
+	small.is_small = true;
+	small.rank = 1;
+	refused(&small, COLLECT_E_SYSTEM, EPROTO);
+	col_shm_close(&shm);
+	small.rank = 0;
+	team_name(name);
+	snprintf(path, sizeof(path), "/dev/shm/%s", name);
+	CHECK_EQ(col_shm_create(name, &small, &shm), 0);
+	CHECK_EQ(stat(path, &status), 0);
+	CHECK(8 * status.st_size < usual.st_size);
+	col_shm_close(&shm);
+}
+
 TEST(a_creator_that_closes_takes_the_file_with_it)
 {
 	struct col_shm *shm = created();
